@@ -1,0 +1,908 @@
+#include "policy/parser.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <fstream>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/result.h"
+#include "policy/reader.h"
+#include "policy/suggest.h"
+
+namespace egressd::policy {
+namespace {
+
+constexpr std::uint32_t kMinPriority = 100;
+constexpr std::uint32_t kMaxPriority = 64'999;
+constexpr std::uint32_t kTagPriority = 65'000;  // behind every collection of the file
+constexpr std::string_view kTagCollection = "tags";
+constexpr std::size_t kMaxNameBytes = 128;      // of rules and collections
+constexpr std::size_t kMaxRules = 200'000;      // tags expanded
+constexpr std::size_t kMaxTargets = 1'000'000;  // names and prefixes of all rules, expanded
+constexpr std::size_t kMaxOverlapChecks = 4'000'000;
+constexpr std::array<std::string_view, 3> kCloudNames = {"public", "usgov", "china"};
+
+bool has_ports(net::Protocol p) {
+  return p == net::Protocol::Tcp || p == net::Protocol::Udp || p == net::Protocol::Sctp;
+}
+
+std::string_view domain_key(std::string_view pattern) {
+  const auto last = pattern.rfind('.');
+  if (last == std::string_view::npos || last == 0) return pattern;
+  const auto second = pattern.rfind('.', last - 1);
+  return second == std::string_view::npos ? pattern : pattern.substr(second + 1);
+}
+
+// A rule of the file with the node its diagnostics point to.
+struct DraftRule {
+  Rule rule;
+  const YamlNode* node = nullptr;
+  bool from_tag = false;
+};
+
+struct DraftCollection {
+  Collection head;  // rules empty
+  std::vector<DraftRule> rules;
+};
+
+class PolicyReader {
+ public:
+  PolicyReader(const std::string& file, const TagCatalog& tags) : reader_(file), tags_(tags) {}
+
+  std::expected<Parsed, std::vector<Diagnostic>> read(std::string_view text) {
+    const auto tree = YamlTree::parse(text);
+    if (!tree)
+      reader_.error(tree.error());
+    else
+      read_root(tree->root());
+    // Reading the whole of a large file is worth it only while each rule is still right.
+    if (!reader_.failed()) check_overlaps();
+    if (!reader_.failed()) {
+      warn_never_matching();
+      warn_unreachable_resolve();
+    }
+    const bool failed = reader_.failed();
+    auto diagnostics = reader_.take();
+    if (failed) return std::unexpected(std::move(diagnostics));
+    Parsed parsed{std::move(policy_), std::move(diagnostics)};
+    for (DraftCollection& draft : drafts_) {
+      for (DraftRule& rule : draft.rules) draft.head.rules.push_back(std::move(rule.rule));
+      parsed.policy.collections.push_back(std::move(draft.head));
+    }
+    return parsed;
+  }
+
+ private:
+  void read_root(const YamlNode& root) {
+    if (root.kind == YamlNode::Kind::Null) {
+      reader_.error(YamlError{1, 1, "the file is empty; a policy begins with: version: 1"});
+      return;
+    }
+    if (!reader_.map(root, "the policy",
+                     {"version", "mode", "cloud", "tags", "parameters", "dns", "addressGroups",
+                      "collections"}))
+      return;
+    read_version(root);
+    if (const YamlNode* mode = Reader::find(root, "mode"))
+      policy_.mode = read_mode(*mode).value_or(Mode::Enforce);
+    else
+      reader_.error(root, "no 'mode'; write mode: enforce, or mode: audit to try the policy out");
+    if (const YamlNode* cloud = Reader::find(root, "cloud")) read_cloud(*cloud);
+    if (const YamlNode* parameters = Reader::find(root, "parameters")) read_parameters(*parameters);
+    if (const YamlNode* groups = Reader::find(root, "addressGroups")) read_groups(*groups);
+    if (const YamlNode* dns = Reader::find(root, "dns")) read_dns(*dns);
+    if (const YamlNode* list = Reader::find(root, "collections")) {
+      for (const YamlNode* node : items(*list, "'collections'")) read_collection(*node);
+    }
+    std::ranges::sort(drafts_, {}, [](const DraftCollection& d) { return d.head.priority; });
+    if (const YamlNode* tags = Reader::find(root, "tags")) read_tags(*tags);
+    if (!Reader::find(root, "collections") && !Reader::find(root, "tags"))
+      reader_.error(root,
+                    "neither 'tags' nor 'collections': nothing would be allowed; write what is");
+    for (const auto& [name, node] : parameter_nodes_)
+      if (!used_parameters_.contains(name))
+        reader_.warning(*node, "parameter " + quoted(name) + " is used by no tag of this file");
+  }
+
+  // A list that must not be given as a single value.
+  std::vector<const YamlNode*> items(const YamlNode& node, std::string_view what) {
+    if (node.kind == YamlNode::Kind::Scalar || node.kind == YamlNode::Kind::Map) {
+      reader_.error(node, std::string(what) + " must be a list, each entry behind a '- '");
+      return {};
+    }
+    return reader_.list(node, what);
+  }
+
+  void read_version(const YamlNode& root) {
+    const YamlNode* node = Reader::find(root, "version");
+    if (!node) {
+      reader_.error(root, "no 'version'; begin the file with: version: 1");
+      return;
+    }
+    const std::string* text = reader_.scalar(*node, "'version'");
+    if (text && *text != "1")
+      reader_.error(*node,
+                    "version " + quoted(*text) + " is unknown; this program reads version 1");
+  }
+
+  std::optional<Mode> read_mode(const YamlNode& node) {
+    const std::string* text = reader_.scalar(node, "'mode'");
+    if (!text) return std::nullopt;
+    if (*text == "audit") return Mode::Audit;
+    if (*text == "enforce") return Mode::Enforce;
+    constexpr std::string_view kModes[] = {"audit", "enforce"};
+    reader_.error(node, "unknown mode " + quoted(*text) + did_you_mean(*text, kModes) +
+                            "; write audit or enforce");
+    return std::nullopt;
+  }
+
+  void read_cloud(const YamlNode& node) {
+    const std::string* text = reader_.scalar(node, "'cloud'");
+    if (!text) return;
+    if (std::ranges::find(kCloudNames, *text) == kCloudNames.end())
+      reader_.error(node, "unknown cloud " + quoted(*text) + did_you_mean(*text, kCloudNames) +
+                              "; write public, usgov or china");
+    else
+      cloud_ = *text;
+  }
+
+  void read_parameters(const YamlNode& node) {
+    // Every placeholder of the catalog is a parameter, and nothing else is.
+    std::set<std::string> known = {"location"};
+    for (const Tag& tag : tags_.tags())
+      for (const TagEntry& entry : tag.entries)
+        for (const std::string& text : entry.opens())
+          for (std::string& name : placeholders(text)) known.insert(std::move(name));
+    if (node.kind != YamlNode::Kind::Map) {
+      reader_.error(node, std::string("'parameters' must be a map, like region: eastus, not ") +
+                              node.kind_name());
+      return;
+    }
+    reader_.map(node, "'parameters'", {});  // repeated keys, keys that are no words
+    for (const auto& [key, value] : node.members) {
+      if (key->kind != YamlNode::Kind::Scalar) continue;
+      if (!known.contains(key->text)) {
+        const std::vector<std::string_view> names(known.begin(), known.end());
+        reader_.error(
+            *key, "no tag has a parameter " + quoted(key->text) + did_you_mean(key->text, names));
+        continue;
+      }
+      const std::string name = canonical_parameter(key->text);
+      if (parameters_.contains(name) && key->text != name) {
+        reader_.error(*key, "'location' and 'region' are the same parameter; keep one");
+        continue;
+      }
+      std::vector<std::string>& values = parameters_[name];
+      parameter_nodes_.emplace(name, key);
+      for (const YamlNode* item : reader_.list(*value, quoted(key->text))) {
+        const std::string* text = reader_.scalar(*item, "the value of " + quoted(key->text));
+        if (!text) continue;
+        if (text->find_first_of(".*") != std::string::npos) {
+          reader_.error(*item, "parameter " + quoted(key->text) + " is " + quoted(*text) +
+                                   "; write the one label that replaces <" + key->text +
+                                   ">, without dots and wildcards");
+          continue;
+        }
+        const auto label = canonical_fqdn(*text + ".example");
+        if (!label) {
+          reader_.error(
+              *item, "parameter " + quoted(key->text) + " must be a DNS label: " + label.error());
+          continue;
+        }
+        // Unicode has more dots than one: what became two labels is refused as well.
+        if (std::ranges::count(*label, '.') != 1) {
+          reader_.error(*item, "parameter " + quoted(key->text) + " must be one DNS label");
+          continue;
+        }
+        const std::string canonical = label->substr(0, label->find('.'));
+        if (std::ranges::find(values, canonical) == values.end()) values.push_back(canonical);
+      }
+    }
+  }
+
+  void read_groups(const YamlNode& node) {
+    if (node.kind != YamlNode::Kind::Map) {
+      reader_.error(node, std::string("'addressGroups' must be a map, like corp: [10.0.0.0/8], "
+                                      "not ") +
+                              node.kind_name());
+      return;
+    }
+    reader_.map(node, "'addressGroups'", {});
+    for (const auto& [key, value] : node.members) {
+      if (key->kind != YamlNode::Kind::Scalar) continue;
+      auto [it, fresh] = groups_.try_emplace(key->text);
+      if (fresh) it->second = read_prefixes(*value, "address group " + quoted(key->text));
+    }
+  }
+
+  std::vector<net::Prefix> read_prefixes(const YamlNode& node, const std::string& what) {
+    std::vector<net::Prefix> out;
+    for (const YamlNode* item : reader_.list(node, what)) {
+      const std::string* text = reader_.scalar(*item, "an address");
+      if (!text) continue;
+      auto prefix = net::Prefix::parse(*text);
+      if (prefix) {
+        out.push_back(*prefix);
+      } else if (text->find('/') == std::string::npos && FqdnPattern::parse(*text)) {
+        reader_.error(*item, quoted(*text) + " is a host name; write it under 'fqdns'");
+      } else if (text->size() > 80) {
+        reader_.error(*item, quoted(*text) + " is not an IP address or CIDR block");
+      } else {
+        reader_.error(*item, prefix.error());
+      }
+    }
+    return out;
+  }
+
+  void read_dns(const YamlNode& node) {
+    if (!reader_.map(node, "'dns'", {"servers", "resolve", "grace", "filter", "searchDomains"}))
+      return;
+    DnsSettings& dns = policy_.dns;
+    if (const YamlNode* servers = Reader::find(node, "servers"))
+      for (const YamlNode* item : reader_.list(*servers, "'servers'")) {
+        const std::string* text = reader_.scalar(*item, "a DNS server");
+        if (!text) continue;
+        const auto address = net::IpAddress::parse(*text);
+        if (!address)
+          reader_.error(*item, quoted(*text) +
+                                   " is not an IP address; DNS servers are written "
+                                   "like 10.0.0.10, without port or name");
+        else if (std::ranges::find(dns.servers, *address) == dns.servers.end())
+          dns.servers.push_back(*address);
+      }
+    if (const YamlNode* resolve = Reader::find(node, "resolve")) {
+      std::unordered_set<std::string> seen;
+      for (const YamlNode* item : reader_.list(*resolve, "'resolve'")) {
+        const std::string* text = reader_.scalar(*item, "a name to resolve");
+        if (!text) continue;
+        auto name = canonical_fqdn(*text);
+        if (!name) {
+          reader_.error(*item, name.error());
+        } else if (seen.insert(*name).second) {
+          resolve_nodes_.push_back(item);
+          dns.resolve.push_back(std::move(*name));
+        }
+      }
+    }
+    if (const YamlNode* grace = Reader::find(node, "grace")) read_grace(*grace);
+    if (const YamlNode* filter = Reader::find(node, "filter")) read_filter(*filter);
+    if (const YamlNode* search = Reader::find(node, "searchDomains")) {
+      for (const YamlNode* item : reader_.list(*search, "'searchDomains'")) {
+        const std::string* text = reader_.scalar(*item, "a search domain");
+        if (text == nullptr) continue;
+        auto name = canonical_fqdn(*text);
+        if (!name)
+          reader_.error(*item, name.error());
+        else if (std::ranges::find(dns.search_domains, *name) == dns.search_domains.end())
+          dns.search_domains.push_back(std::move(*name));
+      }
+    }
+  }
+
+  void read_filter(const YamlNode& node) {
+    const std::string* text = reader_.scalar(node, "'filter'");
+    if (text == nullptr) return;
+    if (*text == "off")
+      policy_.dns.filter = DnsFilter::Off;
+    else if (*text == "audit")
+      policy_.dns.filter = DnsFilter::Audit;
+    else if (*text == "allowlist")
+      policy_.dns.filter = DnsFilter::Allowlist;
+    else
+      reader_.error(node,
+                    "filter " + quoted(*text) +
+                        " is not one of allowlist (names without a rule are not asked), audit "
+                        "(they are recorded) and off");
+  }
+
+  void read_grace(const YamlNode& node) {
+    const std::string* text = reader_.scalar(node, "'grace'");
+    if (!text) return;
+    std::string_view digits = *text;
+    long long unit = 1;
+    if (!digits.empty() && (digits.back() == 's' || digits.back() == 'm' || digits.back() == 'h')) {
+      unit = digits.back() == 's' ? 1 : digits.back() == 'm' ? 60 : 3600;
+      digits.remove_suffix(1);
+    }
+    long long value = -1;
+    const auto [end, ec] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (ec != std::errc{} || end != digits.data() + digits.size() || value < 0 || value > 86'400 ||
+        value * unit > 86'400) {
+      reader_.error(node, "grace " + quoted(*text) +
+                              " is not a time from 0 to 24 hours; write seconds, or 30s, 5m, 1h");
+      return;
+    }
+    policy_.dns.grace = std::chrono::seconds(value * unit);
+  }
+
+  // Name of a rule or collection. Empty after an error.
+  std::string read_name(const YamlNode& node, std::string_view what) {
+    const YamlNode* name = Reader::find(node, "name");
+    if (!name) {
+      reader_.error(node, std::string(what) + " has no 'name'");
+      return "";
+    }
+    const std::string* text = reader_.scalar(*name, "'name'");
+    if (!text) return "";
+    if (text->empty() || text->size() > kMaxNameBytes) {
+      reader_.error(*name, "a name has 1 to " + std::to_string(kMaxNameBytes) + " bytes");
+      return "";
+    }
+    if (std::ranges::any_of(
+            *text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) {
+      reader_.error(*name, "name " + quoted(*text) + " holds a control character");
+      return "";
+    }
+    return *text;
+  }
+
+  void read_collection(const YamlNode& node) {
+    if (!reader_.map(node, "a collection", {"name", "priority", "action", "mode", "rules"})) return;
+    DraftCollection draft;
+    draft.head.name = read_name(node, "this collection");
+    if (!draft.head.name.empty()) {
+      const YamlNode& name = *Reader::find(node, "name");
+      if (draft.head.name == kTagCollection)
+        reader_.error(name, "the name 'tags' is taken by the collection made from 'tags:'");
+      else if (!collection_names_.insert(draft.head.name).second)
+        reader_.error(name, "a collection named " + quoted(draft.head.name) + " exists already");
+    }
+    read_priority(node, draft.head);
+    if (const YamlNode* action = Reader::find(node, "action")) {
+      const std::string* text = reader_.scalar(*action, "'action'");
+      constexpr std::string_view kActions[] = {"allow", "deny"};
+      if (text && *text == "deny")
+        draft.head.action = Action::Deny;
+      else if (text && *text != "allow")
+        reader_.error(*action, "unknown action " + quoted(*text) + did_you_mean(*text, kActions) +
+                                   "; write allow or deny");
+    } else {
+      reader_.error(node, "this collection has no 'action'; write action: allow or action: deny");
+    }
+    std::optional<Mode> mode;
+    if (const YamlNode* n = Reader::find(node, "mode")) mode = read_mode(*n);
+    if (const YamlNode* rules = Reader::find(node, "rules")) {
+      std::unordered_set<std::string> names;
+      for (const YamlNode* item : items(*rules, "'rules'")) read_rule(*item, mode, draft, names);
+    } else {
+      reader_.error(node, "this collection has no 'rules'");
+    }
+    drafts_.push_back(std::move(draft));
+  }
+
+  void read_priority(const YamlNode& node, Collection& collection) {
+    const YamlNode* n = Reader::find(node, "priority");
+    if (!n) {
+      reader_.error(node, "this collection has no 'priority'; write a number from 100 to 64999");
+      return;
+    }
+    const std::string* text = reader_.scalar(*n, "'priority'");
+    if (!text) return;
+    std::uint32_t value = 0;
+    const auto [end, ec] = std::from_chars(text->data(), text->data() + text->size(), value);
+    if (ec != std::errc{} || end != text->data() + text->size() || value < kMinPriority ||
+        value > kMaxPriority) {
+      reader_.error(*n, "priority " + quoted(*text) + " is not a number from " +
+                            std::to_string(kMinPriority) + " to " + std::to_string(kMaxPriority));
+      return;
+    }
+    const auto [other, fresh] = priorities_.emplace(value, collection.name);
+    if (!fresh)
+      reader_.error(*n, "priority " + *text + " is used by collection " + quoted(other->second) +
+                            " already; priorities are unique");
+    collection.priority = value;
+  }
+
+  // Rule::mode as policy.h defines it.
+  Mode effective_mode(Action action, std::optional<Mode> rule,
+                      std::optional<Mode> collection) const {
+    if (rule) return *rule;
+    if (collection) return *collection;
+    return action == Action::Deny ? policy_.mode : Mode::Enforce;
+  }
+
+  void read_rule(const YamlNode& node, std::optional<Mode> collection_mode, DraftCollection& draft,
+                 std::unordered_set<std::string>& names) {
+    if (!reader_.map(node, "a rule",
+                     {"name", "fqdns", "addresses", "addressGroups", "tags", "ports", "protocols",
+                      "mode", "allowPrivate"}))
+      return;
+    Rule rule;
+    rule.name = read_name(node, "this rule");
+    if (!rule.name.empty() && !names.insert(rule.name).second)
+      reader_.error(*Reader::find(node, "name"),
+                    "a rule named " + quoted(rule.name) + " exists already in this collection");
+    std::optional<Mode> mode;
+    if (const YamlNode* n = Reader::find(node, "mode")) mode = read_mode(*n);
+    rule.mode = effective_mode(draft.head.action, mode, collection_mode);
+
+    const YamlNode* fqdns = Reader::find(node, "fqdns");
+    const YamlNode* addresses = Reader::find(node, "addresses");
+    const YamlNode* groups = Reader::find(node, "addressGroups");
+    const YamlNode* tags = Reader::find(node, "tags");
+    const bool network = addresses || groups;
+    if ((fqdns != nullptr) + network + (tags != nullptr) != 1) {
+      reader_.error(node, fqdns || network || tags
+                              ? "a rule is made of fqdns, of addresses (and addressGroups), or of "
+                                "tags; make one rule of each"
+                              : "this rule has neither 'fqdns' nor 'addresses', 'addressGroups' "
+                                "or 'tags'");
+      return;
+    }
+    if (const YamlNode* n = Reader::find(node, "allowPrivate")) {
+      rule.allow_private = reader_.boolean(*n, "'allowPrivate'").value_or(false);
+      if (network)
+        reader_.error(*n,
+                      "'allowPrivate' is for rules with names; a network rule says its "
+                      "addresses itself");
+    }
+    if (tags) {
+      read_tag_rule(node, *tags, rule, draft, names);
+      return;
+    }
+    if (fqdns)
+      read_fqdns(*fqdns, rule, draft.head.action);
+    else
+      read_targets(node, addresses, groups, rule, draft.head.action);
+    read_protocols(node, fqdns != nullptr, rule);
+    read_rule_ports(node, fqdns != nullptr, rule);
+    add_rule(draft, std::move(rule), node, false);
+  }
+
+  void read_fqdns(const YamlNode& node, Rule& rule, Action action) {
+    std::unordered_set<std::string> seen;
+    for (const YamlNode* item : reader_.list(node, "'fqdns'")) {
+      const std::string* text = reader_.scalar(*item, "a host name");
+      if (!text) continue;
+      auto pattern = FqdnPattern::parse(*text);
+      if (!pattern) {
+        reader_.error(*item, pattern.error());
+        continue;
+      }
+      if (!seen.insert(pattern->text()).second) {
+        reader_.warning(*item, quoted(pattern->text()) + " is listed twice in this rule");
+        continue;
+      }
+      if (action == Action::Allow) {
+        if (const std::string platform = pattern->shared_platform(); !platform.empty())
+          reader_.warning(*item, quoted(pattern->text()) + " allows every customer of " + platform +
+                                     ": anyone's account is a way out for data; name the hosts you "
+                                     "use, if you can");
+      }
+      if (pattern->kind() == FqdnPattern::Kind::Exact &&
+          pattern->text().find('.') == std::string::npos)
+        reader_.warning(*item, quoted(pattern->text()) +
+                                   " has no dot; names are matched as DNS carries them, search "
+                                   "domains included");
+      rule.fqdns.push_back(std::move(*pattern));
+    }
+  }
+
+  void read_targets(const YamlNode& node, const YamlNode* addresses, const YamlNode* groups,
+                    Rule& rule, Action action) {
+    if (addresses) rule.prefixes = read_prefixes(*addresses, "'addresses'");
+    if (groups)
+      for (const YamlNode* item : reader_.list(*groups, "'addressGroups'")) {
+        const std::string* text = reader_.scalar(*item, "the name of an address group");
+        if (!text) continue;
+        const auto group = groups_.find(*text);
+        if (group == groups_.end()) {
+          std::vector<std::string_view> known;
+          for (const auto& [name, prefixes] : groups_)
+            if (known.size() < 1000) known.push_back(name);
+          reader_.error(*item, "no address group is named " + quoted(*text) +
+                                   did_you_mean(*text, known) +
+                                   (known.empty() ? "; define it under 'addressGroups:'" : ""));
+          continue;
+        }
+        if (!spend(group->second.size(), *item)) return;
+        rule.prefixes.insert(rule.prefixes.end(), group->second.begin(), group->second.end());
+      }
+    std::ranges::sort(rule.prefixes);
+    rule.prefixes.erase(std::unique(rule.prefixes.begin(), rule.prefixes.end()),
+                        rule.prefixes.end());
+    if (action == Action::Allow)
+      for (const net::Prefix& prefix : rule.prefixes)
+        if (prefix.length() == 0)
+          reader_.warning(node, "this rule allows every " +
+                                    std::string(prefix.address().is_v4() ? "IPv4" : "IPv6") +
+                                    " address (" + prefix.to_string() + ")");
+  }
+
+  void read_protocols(const YamlNode& node, bool fqdn, Rule& rule) {
+    const YamlNode* protocols = Reader::find(node, "protocols");
+    if (!protocols) {
+      if (fqdn)
+        rule.protocols = {net::Protocol::Tcp};
+      else
+        reader_.error(node, "this network rule has no 'protocols'; write protocols: [tcp], or any");
+      return;
+    }
+    const auto add = [&](net::Protocol p) {
+      if (std::ranges::find(rule.protocols, p) == rule.protocols.end()) rule.protocols.push_back(p);
+    };
+    for (const YamlNode* item : reader_.list(*protocols, "'protocols'")) {
+      const auto p = reader_.protocol(*item);
+      if (!p) continue;
+      if (!fqdn) {
+        add(*p);
+      } else if (*p == net::Protocol::Any) {
+        // "any" of a name is what a name can be reached with: TCP and UDP.
+        add(net::Protocol::Tcp);
+        add(net::Protocol::Udp);
+      } else if (*p == net::Protocol::Tcp || *p == net::Protocol::Udp) {
+        add(*p);
+      } else {
+        reader_.error(*item, "a rule with fqdns is for tcp, udp or any (both), not " +
+                                 net::to_string(*p) +
+                                 "; other protocols need a network rule with 'addresses'");
+      }
+    }
+    // Any of a network rule holds the others.
+    if (std::ranges::find(rule.protocols, net::Protocol::Any) != rule.protocols.end())
+      rule.protocols = {net::Protocol::Any};
+  }
+
+  void read_rule_ports(const YamlNode& node, bool fqdn, Rule& rule) {
+    const YamlNode* ports = Reader::find(node, "ports");
+    if (ports) {
+      rule.ports = reader_.ports(*ports);
+      const bool all = rule.ports.size() == 1 && rule.ports.front().is_all();
+      if (!fqdn && !rule.ports.empty() && !all)
+        for (const net::Protocol p : rule.protocols)
+          if (!has_ports(p) && p != net::Protocol::Any) {
+            reader_.error(*ports, "protocol " + net::to_string(p) +
+                                      " has no ports; give it a rule of its own, or write "
+                                      "ports: [\"*\"]");
+            break;
+          }
+      return;
+    }
+    if (fqdn || std::ranges::any_of(rule.protocols, has_ports))
+      reader_.error(node,
+                    "this rule has no 'ports'; write ports: [443], a range like "
+                    "\"8000-8010\", or \"*\" for all");
+    else
+      rule.ports = {net::PortRange{}};
+  }
+
+  void read_tag_rule(const YamlNode& node, const YamlNode& tags, const Rule& rule,
+                     DraftCollection& draft, std::unordered_set<std::string>& names) {
+    for (const std::string_view key : {"ports", "protocols"})
+      if (const YamlNode* n = Reader::find(node, key))
+        reader_.error(*n, "a rule made of tags has the tags' own ports and protocols; remove '" +
+                              std::string(key) + "'");
+    std::unordered_set<std::string> seen;
+    for (const YamlNode* item : reader_.list(tags, "'tags'"))
+      for (Rule& expanded : expand(*item, seen, draft.head.action)) {
+        expanded.name = rule.name + "/" + expanded.name;
+        expanded.mode = rule.mode;
+        expanded.allow_private = rule.allow_private && !expanded.is_network();
+        if (!rule.name.empty() && !names.insert(expanded.name).second)
+          reader_.error(*item, "a rule named " + quoted(expanded.name) +
+                                   " exists already in this collection; rename one");
+        add_rule(draft, std::move(expanded), *item, true);
+      }
+  }
+
+  void read_tags(const YamlNode& node) {
+    DraftCollection draft;
+    draft.head.name = kTagCollection;
+    draft.head.priority = kTagPriority;
+    std::unordered_set<std::string> seen;
+    for (const YamlNode* item : reader_.list(node, "'tags'"))
+      for (Rule& rule : expand(*item, seen, Action::Allow))
+        add_rule(draft, std::move(rule), *item, true);
+    drafts_.push_back(std::move(draft));
+  }
+
+  // Rules of one tag name; reports what stands in the way.
+  std::vector<Rule> expand(const YamlNode& node, std::unordered_set<std::string>& seen,
+                           Action action) {
+    const std::string* name = reader_.scalar(node, "the name of a tag");
+    if (!name) return {};
+    const Tag* tag = tags_.find(*name);
+    if (!tag) {
+      std::vector<std::string_view> known;
+      for (const Tag& t : tags_.tags()) known.push_back(t.name);
+      std::string hint = did_you_mean(*name, known);
+      if (hint.empty()) hint = "; `egressctl tags list` shows them";
+      reader_.error(node, "unknown tag " + quoted(*name) + hint);
+      return {};
+    }
+    if (!seen.insert(*name).second) {
+      reader_.warning(node, "tag " + quoted(*name) + " is listed twice");
+      return {};
+    }
+    for (const TagEntry& entry : tag->entries)
+      for (const std::string& text : entry.opens())
+        for (std::string& parameter : placeholders(text))
+          used_parameters_.insert(std::move(parameter));
+    TagExpansion expansion = expand_tag(*tag, cloud_, parameters_);
+    for (const auto& [parameter, destination] : expansion.missing) {
+      if (parameter_nodes_.contains(parameter)) continue;  // given, but wrong: reported there
+      reader_.error(node, "tag " + *name + " needs the parameter '" + parameter + "' for " +
+                              destination + "; add under 'parameters:' the line: " + parameter +
+                              ": VALUE");
+    }
+    if (expansion.too_large) {
+      reader_.error(node, "tag " + *name + " expands to more than " + std::to_string(kMaxTagRules) +
+                              " rules with these parameters; give fewer values");
+      return {};
+    }
+    if (expansion.rules.empty() && expansion.missing.empty()) {
+      std::set<std::string> clouds;
+      for (const TagEntry& entry : tag->entries) clouds.insert(entry.cloud);
+      std::string list;
+      for (const std::string& c : clouds) list += (list.empty() ? "" : ", ") + c;
+      reader_.error(node, "tag " + *name + " has no destinations in cloud '" + cloud_ +
+                              "', only in: " + list);
+    }
+    if (action == Action::Allow) warn_exfiltration(node, *tag);
+    return std::move(expansion.rules);
+  }
+
+  void warn_exfiltration(const YamlNode& node, const Tag& tag) {
+    std::string list;
+    std::size_t count = 0;
+    for (const TagEntry& entry : tag.entries)
+      if (entry.exfiltration_risk && (entry.cloud == "all" || entry.cloud == cloud_) &&
+          ++count <= 3)
+        list += (list.empty() ? "" : ", ") + entry.destination;
+    if (count == 0) return;
+    if (count > 3) list += " and " + std::to_string(count - 3) + " more";
+    reader_.warning(node, "tag " + tag.name + " allows " + list +
+                              ": anyone's account there is a way out for data");
+  }
+
+  // Counts names and prefixes of all rules against the limit.
+  bool spend(std::size_t targets, const YamlNode& node) {
+    targets_ += targets;
+    if (targets_ <= kMaxTargets && rules_ <= kMaxRules) return true;
+    if (!over_limit_)
+      reader_.error(node, "the policy has more than " + std::to_string(kMaxRules) + " rules or " +
+                              std::to_string(kMaxTargets) +
+                              " names and addresses once groups and tags are expanded");
+    over_limit_ = true;
+    return false;
+  }
+
+  void add_rule(DraftCollection& draft, Rule rule, const YamlNode& node, bool from_tag) {
+    ++rules_;
+    if (!spend(rule.fqdns.size() + rule.prefixes.size(), node)) return;
+    draft.rules.push_back({std::move(rule), &node, from_tag});
+  }
+
+  // One pattern text of the policy and which actions it is subject to.
+  struct PatternUse {
+    const FqdnPattern* pattern;
+    const YamlNode* node[2] = {nullptr, nullptr};  // first rule by Action
+    const std::string* rule[2] = {nullptr, nullptr};
+  };
+
+  // The kernel grants an address by the most specific pattern that matches its name. Exact names
+  // and subdomains nest; two patterns of which one has `*` inside a label may cross.
+  void check_overlaps() {
+    std::unordered_map<std::string_view, PatternUse> uses;
+    bool both[2] = {false, false};
+    for (const DraftCollection& draft : drafts_)
+      for (const DraftRule& r : draft.rules)
+        for (const FqdnPattern& pattern : r.rule.fqdns) {
+          if (pattern.kind() == FqdnPattern::Kind::Exact) continue;
+          const auto action = static_cast<std::size_t>(draft.head.action);
+          both[action] = true;
+          PatternUse& use = uses.try_emplace(pattern.text(), PatternUse{&pattern}).first->second;
+          if (use.node[action]) continue;
+          use.node[action] = r.node;
+          use.rule[action] = &r.rule.name;
+        }
+    if (!both[0] || !both[1]) return;
+    // `*` never reaches into the last two labels: patterns that differ there cannot cross.
+    std::unordered_map<std::string_view, std::vector<const PatternUse*>> by_domain;
+    for (const auto& [text, use] : uses) by_domain[domain_key(text)].push_back(&use);
+    std::size_t checks = 0;
+    for (const auto& [domain, list] : by_domain)
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        if (list[i]->pattern->kind() != FqdnPattern::Kind::InLabel) continue;
+        for (std::size_t k = 0; k < list.size(); ++k) {
+          const bool other_in_label = list[k]->pattern->kind() == FqdnPattern::Kind::InLabel;
+          if (k == i || (other_in_label && k < i)) continue;
+          if (++checks > kMaxOverlapChecks) {
+            reader_.error(*any_node(*list[i]), "too many patterns with '*' inside a label under " +
+                                                   quoted(domain) +
+                                                   "; write them as \"*.…\" or as plain names");
+            return;
+          }
+          check_pair(*list[i], *list[k]);
+        }
+      }
+  }
+
+  static const YamlNode* any_node(const PatternUse& use) {
+    return use.node[0] ? use.node[0] : use.node[1];
+  }
+
+  void check_pair(const PatternUse& a, const PatternUse& b) {
+    if (!a.pattern->overlaps(*b.pattern) || a.pattern->covers(*b.pattern) ||
+        b.pattern->covers(*a.pattern))
+      return;
+    for (const std::size_t action : {0u, 1u}) {
+      const YamlNode* first = a.node[action];
+      const YamlNode* second = b.node[1 - action];
+      if (!first || !second) continue;
+      const bool a_later =
+          std::pair(first->line, first->column) > std::pair(second->line, second->column);
+      const PatternUse& later = a_later ? a : b;
+      const PatternUse& earlier = a_later ? b : a;
+      const std::size_t later_action = a_later ? action : 1 - action;
+      reader_.error(*(a_later ? first : second),
+                    quoted(later.pattern->text()) + (later_action == 0 ? " (allow)" : " (deny)") +
+                        " and " + quoted(earlier.pattern->text()) + " of rule " +
+                        quoted(*earlier.rule[1 - later_action]) +
+                        (later_action == 0 ? " (deny)" : " (allow)") +
+                        " match the same names, and neither is the more specific: the verdict "
+                        "would be a matter of luck; make one a part of the other");
+      return;
+    }
+  }
+
+  struct Earlier {
+    const DraftRule* rule;
+    const Collection* collection;
+  };
+
+  static bool endpoints_covered(const Rule& by, const Rule& rule) {
+    return std::ranges::all_of(rule.protocols,
+                               [&](net::Protocol p) {
+                                 return std::ranges::any_of(by.protocols, [&](net::Protocol q) {
+                                   return q == p || q == net::Protocol::Any ||
+                                          (q == net::Protocol::Icmp && p == net::Protocol::Icmpv6);
+                                 });
+                               }) &&
+           std::ranges::all_of(rule.ports, [&](const net::PortRange& p) {
+             return std::ranges::any_of(by.ports, [&](const net::PortRange& q) {
+               return q.first <= p.first && p.last <= q.last;
+             });
+           });
+  }
+
+  // Cheap cases only: the same pattern or prefix, a wildcard above the name, a wide prefix.
+  void warn_never_matching() {
+    constexpr std::size_t kMaxCandidates = 16;
+    std::unordered_map<std::string_view, std::vector<Earlier>> by_pattern;
+    std::map<net::Prefix, std::vector<Earlier>> by_prefix;
+    std::vector<std::pair<net::Prefix, Earlier>> wide;
+    for (const DraftCollection& draft : drafts_)
+      for (const DraftRule& r : draft.rules) {
+        const Earlier* decider = nullptr;
+        const auto decided_by = [&](const std::vector<Earlier>* list) {
+          if (!list) return false;
+          for (const Earlier& e : *list)
+            if (endpoints_covered(e.rule->rule, r.rule)) {
+              decider = &e;
+              return true;
+            }
+          return false;
+        };
+        const auto pattern_list = [&](std::string_view text) {
+          const auto it = by_pattern.find(text);
+          return it == by_pattern.end() ? nullptr : &it->second;
+        };
+        const auto prefix_covered = [&](const net::Prefix& prefix) {
+          const auto it = by_prefix.find(prefix);
+          if (decided_by(it == by_prefix.end() ? nullptr : &it->second)) return true;
+          for (const auto& [outer, earlier] : wide)
+            if (outer.contains(prefix) && endpoints_covered(earlier.rule->rule, r.rule)) {
+              decider = &earlier;
+              return true;
+            }
+          return false;
+        };
+        const auto pattern_covered = [&](const FqdnPattern& pattern) {
+          if (decided_by(pattern_list(pattern.text()))) return true;
+          std::string above = "*" + pattern.text();
+          for (auto dot = above.find('.'); dot != std::string::npos; dot = above.find('.', 1)) {
+            above.erase(1, dot - 1);
+            // "*.a.b" is not above itself; below it the labels with wildcards are gone.
+            if (above.find('*', 1) == std::string::npos && above != pattern.text() &&
+                decided_by(pattern_list(above)))
+              return true;
+            above.erase(1, 1);
+          }
+          return false;
+        };
+        const bool silent =
+            !r.from_tag &&
+            (r.rule.is_network() ? std::ranges::all_of(r.rule.prefixes, prefix_covered)
+                                 : std::ranges::all_of(r.rule.fqdns, pattern_covered));
+        if (silent && decider)
+          reader_.warning(*r.node, "rule " + quoted(r.rule.name) + " never matches: rule " +
+                                       quoted(decider->rule->rule.name) + " of collection " +
+                                       quoted(decider->collection->name) +
+                                       " is judged before it and covers it");
+        const Earlier self{&r, &draft.head};
+        for (const FqdnPattern& pattern : r.rule.fqdns) {
+          auto& list = by_pattern[pattern.text()];
+          if (list.size() < kMaxCandidates) list.push_back(self);
+        }
+        for (const net::Prefix& prefix : r.rule.prefixes) {
+          auto& list = by_prefix[prefix];
+          if (list.size() < kMaxCandidates) list.push_back(self);
+          if (!prefix.is_host() && wide.size() < kMaxCandidates) wide.emplace_back(prefix, self);
+        }
+      }
+  }
+
+  // Names to resolve ahead of use that no rule allows are of no use.
+  void warn_unreachable_resolve() {
+    std::unordered_set<std::string_view> literal;
+    std::vector<const FqdnPattern*> in_label;
+    for (const DraftCollection& draft : drafts_) {
+      if (draft.head.action != Action::Allow) continue;
+      for (const DraftRule& r : draft.rules)
+        for (const FqdnPattern& pattern : r.rule.fqdns)
+          if (pattern.kind() == FqdnPattern::Kind::InLabel) {
+            if (in_label.size() < 1000) in_label.push_back(&pattern);
+          } else {
+            literal.insert(pattern.text());
+          }
+    }
+    for (std::size_t i = 0; i < resolve_nodes_.size(); ++i) {
+      const std::string& name = policy_.dns.resolve[i];
+      bool known = literal.contains(name);
+      for (auto dot = name.find('.'); !known && dot != std::string::npos;
+           dot = name.find('.', dot + 1))
+        known = literal.contains("*" + name.substr(dot));
+      known = known ||
+              std::ranges::any_of(in_label, [&](const FqdnPattern* p) { return p->matches(name); });
+      if (!known)
+        reader_.warning(*resolve_nodes_[i], "no rule allows " + quoted(name) +
+                                                "; resolving it ahead of use changes nothing");
+    }
+  }
+
+  Reader reader_;
+  const TagCatalog& tags_;
+  Policy policy_;
+  std::string cloud_ = "public";
+  TagParameters parameters_;
+  std::map<std::string, const YamlNode*> parameter_nodes_;
+  std::set<std::string> used_parameters_;
+  std::map<std::string, std::vector<net::Prefix>> groups_;
+  std::vector<const YamlNode*> resolve_nodes_;  // parallel to policy_.dns.resolve
+  std::unordered_set<std::string> collection_names_;
+  std::map<std::uint32_t, std::string> priorities_;
+  std::vector<DraftCollection> drafts_;
+  std::size_t rules_ = 0;
+  std::size_t targets_ = 0;
+  bool over_limit_ = false;
+};
+
+std::vector<Diagnostic> file_error(const std::string& path, std::string message) {
+  return {Diagnostic{Diagnostic::Severity::Error, path, 0, 0, std::move(message)}};
+}
+
+}  // namespace
+
+std::expected<Parsed, std::vector<Diagnostic>> parse_policy(std::string_view text,
+                                                            const std::string& file,
+                                                            const TagCatalog& tags) {
+  return PolicyReader(file, tags).read(text);
+}
+
+std::expected<Parsed, std::vector<Diagnostic>> load_policy(const std::string& path,
+                                                           const TagCatalog& tags) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return std::unexpected(file_error(path, Error::from_errno("cannot open").message));
+  std::string text(kMaxPolicyBytes + 1, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (in.bad()) return std::unexpected(file_error(path, Error::from_errno("cannot read").message));
+  text.resize(static_cast<std::size_t>(in.gcount()));
+  return parse_policy(text, path, tags);
+}
+
+}  // namespace egressd::policy
