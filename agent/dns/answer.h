@@ -1,0 +1,22 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "net/ip_address.h"
+
+namespace egressd::dns {
+
+// The seam between whoever hears a DNS answer (the periodic resolver, later the kernel programs
+// or a forwarder) and whoever makes addresses reachable.
+struct Answer {
+  enum class Source { Resolver, Kernel, Proxy };
+  Source source = Source::Resolver;
+  std::string fqdn;                      // the name asked, canonical
+  std::vector<std::string> cname_chain;  // names the answer led through, in order, canonical
+  std::vector<net::IpAddress> addresses;
+  std::chrono::seconds ttl{0};  // smallest TTL on the way from name to address
+};
+
+}  // namespace egressd::dns
