@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * connect4/6 and sendmsg4/6: the early verdict. The caller gets EPERM at once instead of a
+ * connection that hangs, and this is the only place where the process is known on every kernel.
+ * The packet hook remains the truth for what does not come this way.
+ *
+ * sock_ops marks accepted TCP connections: what the other side opened may be answered.
+ */
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "decide.h"
+#include "egressd_abi.h"
+#include "maps.h"
+
+#ifndef AF_INET
+#define AF_INET	 2
+#define AF_INET6 10
+#endif
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+static __always_inline void egressd_identify(struct egressd_sock *st)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	st->tgid = pid_tgid >> 32;
+	st->pid = (__u32)pid_tgid;
+	st->uid = (__u32)bpf_get_current_uid_gid();
+	st->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(st->comm, sizeof(st->comm));
+}
+
+static __always_inline void egressd_report_addr(struct bpf_sock_addr *ctx,
+						const struct egressd_verdict *v,
+						const struct egressd_addr *a, __u32 proto,
+						__u32 hook)
+{
+	struct egressd_event *e = bpf_ringbuf_reserve(&egressd_events, sizeof(*e), 0);
+	__u64 pid_tgid;
+
+	if (!e) {
+		egressd_stat(EGRESSD_STAT_EVENTS_LOST);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	pid_tgid = bpf_get_current_pid_tgid();
+	e->time_ns = bpf_ktime_get_boot_ns();
+	e->cgroup_id = bpf_get_current_cgroup_id();
+	e->socket_cookie = bpf_get_socket_cookie(ctx);
+	e->daddr = *a;
+	e->dport = (__be16)ctx->user_port;
+	e->proto = proto;
+	e->hook = hook;
+	e->verdict = v->allow ? EGRESSD_ACTION_ALLOW : EGRESSD_ACTION_DENY;
+	e->family = ctx->family;
+	e->reason = v->allow ? v->would_deny : v->reason;
+	e->generation = v->generation;
+	e->rule_id = v->rule_id;
+	e->name_id = v->name_id;
+	e->tgid = pid_tgid >> 32;
+	e->pid = (__u32)pid_tgid;
+	e->uid = (__u32)bpf_get_current_uid_gid();
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	egressd_submit(e);
+}
+
+/*
+ * True if a socket in the caller's namespace receives what is sent to this address and port. A
+ * socket bound to no address does so for every one: the packet hook sees where it really goes.
+ */
+static __always_inline int egressd_is_listened_on(struct bpf_sock_addr *ctx,
+						  const struct egressd_addr *a, __u32 proto,
+						  __be16 dport)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 size;
+
+	if (egressd_is_v4(a)) {
+		__builtin_memcpy(&t.ipv4.saddr, a->addr + 12, 4);
+		__builtin_memcpy(&t.ipv4.daddr, a->addr + 12, 4);
+		t.ipv4.dport = dport;
+		if (ctx->sk) /* the peer may be connected to us */
+			t.ipv4.sport = bpf_htons((__u16)ctx->sk->src_port);
+		size = sizeof(t.ipv4);
+	} else {
+		__builtin_memcpy(t.ipv6.saddr, a->addr, 16);
+		__builtin_memcpy(t.ipv6.daddr, a->addr, 16);
+		t.ipv6.dport = dport;
+		if (ctx->sk)
+			t.ipv6.sport = bpf_htons((__u16)ctx->sk->src_port);
+		size = sizeof(t.ipv6);
+	}
+	if (proto == IPPROTO_TCP)
+		sk = bpf_sk_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	else if (proto == IPPROTO_UDP)
+		sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		return 0;
+	if (!sk)
+		return 0;
+	bpf_sk_release(sk);
+	return 1;
+}
+
+/* Returns 1 to go on, 0 for EPERM. */
+static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
+					      const struct egressd_addr *a, __u32 hook)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct egressd_sock *st = NULL;
+	struct egressd_verdict v;
+	int undecided;
+	__u32 proto = ctx->protocol;
+	__be16 dport = (__be16)ctx->user_port;
+
+	/* Its subflows are TCP, and are judged as such when they connect. */
+	if (proto == IPPROTO_MPTCP)
+		proto = IPPROTO_TCP;
+
+	if (sk)
+		st = bpf_sk_storage_get(&egressd_socks, sk, 0, 0);
+	/* A datagram socket that keeps sending to one place: what was said holds. */
+	if (st && hook == EGRESSD_HOOK_SENDMSG &&
+	    egressd_sock_holds(st, egressd_generation(), a, proto, dport))
+		return 1;
+
+	egressd_decide(&v, a, proto, bpf_ntohs(dport), 0, EGRESSD_BEFORE_ROUTING,
+		       bpf_get_netns_cookie(ctx));
+	if (!v.allow && hook == EGRESSD_HOOK_SENDMSG && proto == IPPROTO_UDP &&
+	    egressd_answers_peer(bpf_get_socket_cookie(ctx), a, dport)) {
+		egressd_count(EGRESSD_ALLOW_INBOUND);
+		return 1;
+	}
+	/*
+	 * Left to the packet hook:
+	 * connect() on a datagram socket, which sends nothing. getaddrinfo() does it with every
+	 * address to see which source it would get (RFC 6724), servers with peers they answer; a
+	 * refusal would change the order of the one, break the other and fill the records.
+	 * What may be an own address of a pod: somebody listens there, in its namespace.
+	 */
+	undecided =
+		hook == EGRESSD_HOOK_CONNECT && proto == IPPROTO_UDP && (!v.allow || v.would_deny);
+	if (!v.allow && v.reason == EGRESSD_DENY_DEFAULT)
+		undecided |= egressd_is_listened_on(ctx, a, proto, dport);
+	if (!undecided) {
+		egressd_count(v.reason);
+		if (!v.allow || v.would_deny)
+			egressd_report_addr(ctx, &v, a, proto, hook);
+		if (!v.allow)
+			return 0;
+	}
+
+	if (!st && sk)
+		st = bpf_sk_storage_get(&egressd_socks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (st) {
+		/* A local destination says nothing of the source: the packet hook looks at both. */
+		if (undecided || v.reason == EGRESSD_ALLOW_LOOPBACK)
+			v.generation = 0; /* no verdict: only who asked, for the packet's record */
+		egressd_remember(st, &v, a, proto, dport);
+		egressd_identify(st);
+	} else {
+		egressd_stat(EGRESSD_STAT_STORAGE_FAILED);
+	}
+	return 1;
+}
+
+static __always_inline void egressd_addr4(struct egressd_addr *a, __be32 ip)
+{
+	__u32 *w = (void *)a->addr;
+
+	w[0] = 0;
+	w[1] = 0;
+	w[2] = bpf_htonl(0xffff);
+	w[3] = ip;
+}
+
+static __always_inline void egressd_addr6(struct egressd_addr *a, struct bpf_sock_addr *ctx)
+{
+	__u32 *w = (void *)a->addr;
+
+	w[0] = ctx->user_ip6[0];
+	w[1] = ctx->user_ip6[1];
+	w[2] = ctx->user_ip6[2];
+	w[3] = ctx->user_ip6[3];
+}
+
+SEC("cgroup/connect4")
+int egressd_conn4(struct bpf_sock_addr *ctx)
+{
+	struct egressd_addr a;
+
+	egressd_addr4(&a, ctx->user_ip4);
+	return egressd_judge_addr(ctx, &a, EGRESSD_HOOK_CONNECT);
+}
+
+SEC("cgroup/connect6")
+int egressd_conn6(struct bpf_sock_addr *ctx)
+{
+	struct egressd_addr a;
+
+	egressd_addr6(&a, ctx);
+	return egressd_judge_addr(ctx, &a, EGRESSD_HOOK_CONNECT);
+}
+
+SEC("cgroup/sendmsg4")
+int egressd_send4(struct bpf_sock_addr *ctx)
+{
+	struct egressd_addr a;
+
+	egressd_addr4(&a, ctx->user_ip4);
+	return egressd_judge_addr(ctx, &a, EGRESSD_HOOK_SENDMSG);
+}
+
+SEC("cgroup/sendmsg6")
+int egressd_send6(struct bpf_sock_addr *ctx)
+{
+	struct egressd_addr a;
+
+	egressd_addr6(&a, ctx);
+	return egressd_judge_addr(ctx, &a, EGRESSD_HOOK_SENDMSG);
+}
+
+SEC("sockops")
+int egressd_sockops(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+	struct egressd_sock *st;
+	__u32 *w;
+
+	if (ops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || !sk)
+		return 1;
+	st = bpf_sk_storage_get(&egressd_socks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!st) {
+		egressd_stat(EGRESSD_STAT_STORAGE_FAILED);
+		return 1;
+	}
+	/*
+	 * A simultaneous open ends here too, but was judged when it connected: it keeps its
+	 * verdict.
+	 */
+	if (st->generation)
+		return 1;
+	w = (void *)st->daddr.addr;
+	if (ops->family == AF_INET) {
+		egressd_addr4(&st->daddr, ops->remote_ip4);
+	} else {
+		w[0] = ops->remote_ip6[0];
+		w[1] = ops->remote_ip6[1];
+		w[2] = ops->remote_ip6[2];
+		w[3] = ops->remote_ip6[3];
+	}
+	/* remote_port is in network order, in the upper half on little endian (uapi/linux/bpf.h).
+	 */
+	st->dport = bpf_htons((__u16)bpf_ntohl(ops->remote_port));
+	st->proto = IPPROTO_TCP;
+	st->inbound = 1;
+	egressd_count(EGRESSD_ALLOW_INBOUND);
+	return 1;
+}
