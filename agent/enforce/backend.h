@@ -1,0 +1,72 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "bpf/egressd_abi.h"
+#include "enforce/rule_set.h"
+
+namespace egressd::enforce {
+
+struct Counters {
+  std::array<std::uint64_t, EGRESSD_REASON_MAX> reasons{};   // by enum egressd_reason
+  std::array<std::uint64_t, EGRESSD_STAT_MAX> stats{};       // by enum egressd_stat
+  std::array<std::uint64_t, EGRESSD_DNS_OUTCOME_MAX> dns{};  // by enum egressd_dns_outcome
+};
+
+// One attached program, as the kernel reports it (not as we remember it).
+struct LayerStatus {
+  std::string program;
+  bool attached = false;
+  std::string detail;
+};
+
+// "Make the kernel allow exactly this." Backends are told what should be true and compute their
+// own difference. Single-threaded. Destroying a backend does not end enforcement: pinned programs
+// and maps stay until detach().
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // After it returns, either the new rules are in force as a whole, or (on error) the old ones
+  // still are. Learned addresses are kept.
+  virtual Result<void> apply(const RuleSet& rules) = 0;
+
+  // Puts the programs in place, after the first apply() so that nothing is judged without a
+  // policy. Programs of an earlier agent are replaced one by one, without a moment of opening.
+  virtual Result<void> attach() = 0;
+  // Removes everything from the kernel; returns what, one line each.
+  virtual Result<std::vector<std::string>> detach() = 0;
+
+  // Generation in force, 0 if none; found in the kernel when an earlier agent left it there.
+  virtual Result<std::uint32_t> generation() = 0;
+  // Identifies the learned addresses: changes whenever they were lost (boot, detach).
+  [[nodiscard]] virtual std::string instance() const = 0;
+
+  // Adds grants, or extends those the address already has for the same name.
+  virtual Result<void> learn(std::span<const LearnedAddress> addresses) = 0;
+  // Every grant in the kernel, expired ones too.
+  virtual Result<std::vector<LearnedAddress>> learned() = 0;
+  // Frees grants that expired before `now`; returns how many.
+  virtual Result<std::size_t> expire(BootTime now) = 0;
+  // Forgets every grant.
+  virtual Result<void> forget_learned() = 0;
+
+  // The host's own addresses: reachable without a rule.
+  virtual Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) = 0;
+
+  virtual Result<Counters> counters() = 0;
+  virtual std::vector<LayerStatus> layers() = 0;
+  // Ring buffer maps to read from, owned by the backend: egressd_event entries, and
+  // egressd_dns_event entries each followed by its DNS message. Both outlive the agent: what
+  // happened while none was running is found there.
+  [[nodiscard]] virtual int events_fd() const = 0;
+  [[nodiscard]] virtual int dns_events_fd() const = 0;
+};
+
+}  // namespace egressd::enforce

@@ -1,0 +1,104 @@
+#include "enforce/pins.h"
+
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <linux/magic.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "base/unique_fd.h"
+
+#ifndef BPF_FS_MAGIC
+#define BPF_FS_MAGIC 0xcafe4a11
+#endif
+
+namespace egressd::enforce {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool on_bpffs(const fs::path& path) {
+  struct statfs s{};
+  return ::statfs(path.c_str(), &s) == 0 && static_cast<unsigned long>(s.f_type) == BPF_FS_MAGIC;
+}
+
+Result<void> make_directories(const fs::path& dir) {
+  std::error_code ec;
+  fs::create_directories(dir, ec);
+  if (ec) return std::unexpected(Error{ec.value(), "create " + dir.string() + ": " + ec.message()});
+  return {};
+}
+
+Result<void> mount_bpffs(const fs::path& dir) {
+  if (::mount("bpf", dir.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") != 0)
+    return std::unexpected(Error::from_errno("mount a BPF file system on " + dir.string()));
+  return {};
+}
+
+std::vector<fs::path> entries(const fs::path& dir) {
+  std::vector<fs::path> found;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(dir, ec)) found.push_back(entry.path());
+  std::ranges::sort(found);
+  return found;
+}
+
+}  // namespace
+
+Result<void> ensure_bpffs(const std::string& dir) {
+  const fs::path path = fs::path(dir).lexically_normal();
+  fs::path existing = path;
+  while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
+  if (!on_bpffs(existing)) {
+    const fs::path system = "/sys/fs/bpf";
+    const bool below_system =
+        std::mismatch(system.begin(), system.end(), path.begin(), path.end()).first == system.end();
+    const fs::path& target = below_system ? system : path;
+    if (auto r = make_directories(target); !r) return r;
+    if (auto r = mount_bpffs(target); !r) return r;
+  }
+  return make_directories(path);
+}
+
+Result<std::vector<std::string>> detach_pinned(const std::string& dir) {
+  std::vector<std::string> removed;
+  Error first_error;
+  const auto failed = [&](const std::string& what) {
+    if (first_error.message.empty()) first_error = Error::from_errno(what);
+  };
+  const auto versions = entries(dir);
+  for (const fs::path& version : versions) {
+    for (const fs::path& link : entries(version / "links")) {
+      // Detach now rather than when the last descriptor goes: a stuck agent may hold one.
+      UniqueFd fd(::bpf_obj_get(link.c_str()));
+      if (fd && ::bpf_link_detach(fd.get()) != 0 && errno != ENOLINK)
+        failed("detach " + link.string());
+      if (::unlink(link.c_str()) != 0)
+        failed("remove " + link.string());
+      else
+        removed.push_back("program " + link.filename().string() + " (detached)");
+    }
+  }
+  for (const fs::path& version : versions) {
+    for (const fs::path& map : entries(version / "maps")) {
+      if (::unlink(map.c_str()) != 0)
+        failed("remove " + map.string());
+      else
+        removed.push_back("map " + map.filename().string());
+    }
+    for (const char* sub : {"links", "maps"}) ::rmdir((version / sub).c_str());
+    ::rmdir(version.c_str());
+  }
+  // Fails where `dir` itself is the mount point, which is left as it is.
+  ::rmdir(dir.c_str());
+  if (!first_error.message.empty()) return std::unexpected(std::move(first_error));
+  return removed;
+}
+
+}  // namespace egressd::enforce

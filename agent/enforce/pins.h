@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace egressd::enforce {
+
+inline constexpr const char* kDefaultBpffsDir = "/sys/fs/bpf/egressd";
+
+// Layout below the bpffs directory: v<ABI>/maps/NAME and v<ABI>/links/PROGRAM.
+// A pinned link keeps its program attached whether or not an agent runs.
+
+// Makes sure `dir` exists on a BPF file system, mounting one if there is none: on /sys/fs/bpf for
+// directories below it, else on `dir` itself.
+Result<void> ensure_bpffs(const std::string& dir);
+
+// Break-glass, needs no running agent: detaches every program under `dir` (links first, so that
+// nothing is judged by half-removed maps) and removes all pins of every ABI version. Returns what
+// was removed, one line each; empty if there was nothing. Goes on past errors and reports the
+// first.
+Result<std::vector<std::string>> detach_pinned(const std::string& dir);
+
+}  // namespace egressd::enforce
