@@ -1,0 +1,209 @@
+#include "audit/json_lines_sink.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace egressd::audit {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+class JsonLinesSinkTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "egressd-sink-XXXXXX").string();
+    dir = ::mkdtemp(pattern.data());
+  }
+  void TearDown() override {
+    if (mounted) ::umount(dir.c_str());
+    fs::remove_all(dir);
+  }
+  static Record record(const std::string& comm) {
+    Record r;
+    r.comm = comm;
+    return r;
+  }
+  static std::vector<std::string> lines(const fs::path& path) {
+    std::ifstream in(path);
+    std::vector<std::string> out;
+    for (std::string line; std::getline(in, line);) out.push_back(line);
+    return out;
+  }
+  static std::vector<std::string> lines_of(const std::string& text) {
+    std::istringstream in(text);
+    std::vector<std::string> out;
+    for (std::string line; std::getline(in, line);) out.push_back(line);
+    return out;
+  }
+
+  fs::path dir;
+  bool mounted = false;
+};
+
+TEST_F(JsonLinesSinkTest, WritesOneLineARecordToA0640File) {
+  const auto path = dir / "audit.jsonl";
+  const auto before = ::umask(0);
+  auto sink = JsonLinesSink::open_file(path);
+  ::umask(before);
+  ASSERT_TRUE(sink) << sink.error().message;
+  ASSERT_TRUE((*sink)->write(record("a")));
+  ASSERT_TRUE((*sink)->write(record("b\nc")));
+  const auto got = lines(path);
+  ASSERT_EQ(got.size(), 2u);
+  EXPECT_EQ(json::parse(got[0])["comm"], "a");
+  EXPECT_EQ(json::parse(got[1])["comm"], "b\nc");
+  struct stat st{};
+  ASSERT_EQ(::stat(path.c_str(), &st), 0);
+  EXPECT_EQ(st.st_mode & 07777, 0640u);
+}
+
+TEST_F(JsonLinesSinkTest, AppendsToWhatIsThere) {
+  const auto path = dir / "audit.jsonl";
+  std::ofstream(path) << "{}\n";
+  ASSERT_TRUE((*JsonLinesSink::open_file(path))->write(record("a")));
+  EXPECT_EQ(lines(path).size(), 2u);
+}
+
+TEST_F(JsonLinesSinkTest, ReopenFollowsRotation) {
+  const auto path = dir / "audit.jsonl";
+  auto sink = std::move(*JsonLinesSink::open_file(path));
+  ASSERT_TRUE(sink->write(record("old")));
+  fs::rename(path, dir / "audit.jsonl.1");
+  ASSERT_TRUE(sink->write(record("still old")));
+  ASSERT_TRUE(sink->reopen());
+  ASSERT_TRUE(sink->write(record("new")));
+  EXPECT_EQ(lines(dir / "audit.jsonl.1").size(), 2u);
+  EXPECT_EQ(lines(path).size(), 1u);
+}
+
+TEST_F(JsonLinesSinkTest, FailedReopenKeepsTheOldFile) {
+  const auto path = dir / "sub" / "audit.jsonl";
+  fs::create_directory(dir / "sub");
+  auto sink = std::move(*JsonLinesSink::open_file(path));
+  fs::rename(dir / "sub", dir / "moved");
+  EXPECT_FALSE(sink->reopen());
+  ASSERT_TRUE(sink->write(record("a")));
+  EXPECT_EQ(lines(dir / "moved" / "audit.jsonl").size(), 1u);
+}
+
+TEST_F(JsonLinesSinkTest, RefusesADirectoryAndAMissingOne) {
+  EXPECT_FALSE(JsonLinesSink::open_file(dir));
+  EXPECT_FALSE(JsonLinesSink::open_file(dir / "no" / "such"));
+}
+
+TEST_F(JsonLinesSinkTest, FullDeviceIsReportedOnceAndCounted) {
+  struct stat st{};
+  if (::stat("/dev/full", &st) != 0 || !S_ISCHR(st.st_mode)) GTEST_SKIP() << "no /dev/full here";
+  auto sink = JsonLinesSink::open_file("/dev/full");
+  ASSERT_TRUE(sink) << sink.error().message;
+  const auto first = (*sink)->write(record("a"));
+  ASSERT_FALSE(first);
+  EXPECT_EQ(first.error().code, ENOSPC);
+  EXPECT_TRUE((*sink)->write(record("b")));
+  EXPECT_TRUE((*sink)->write(record("c")));
+  EXPECT_EQ((*sink)->lost(), 3u);
+}
+
+TEST_F(JsonLinesSinkTest, FullDiskNeverGluesLinesAndSaysWhatIsMissing) {
+  if (::mount("egressd-test", dir.c_str(), "tmpfs", 0, "size=64k") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs (needs root)";
+  mounted = true;
+  const auto path = dir / "audit.jsonl";
+  const auto ballast = dir / "ballast";
+  // All but the audit file's first page.
+  std::ofstream(ballast) << std::string(56 << 10, 'x') << std::flush;
+  auto sink = std::move(*JsonLinesSink::open_file(path));
+  const std::string comm(300, 'y');
+  int reported = 0;
+  for (int i = 0; i < 200; ++i) reported += sink->write(record(comm)) ? 0 : 1;
+  EXPECT_EQ(reported, 1);
+  const auto lost = sink->lost();
+  ASSERT_GT(lost, 0u);
+  ASSERT_LT(lost, 200u);
+
+  fs::remove(ballast);
+  ASSERT_TRUE(sink->write(record("after")));
+  EXPECT_EQ(sink->lost(), lost);
+  const auto got = lines(path);
+  std::size_t whole = 0, broken = 0, noted = 0;
+  for (const auto& line : got) {
+    const auto j = json::parse(line, nullptr, false);
+    if (j.is_discarded())
+      ++broken;
+    else if (j.contains("lost"))
+      noted += j["lost"].get<std::size_t>();
+    else
+      ++whole;
+  }
+  EXPECT_LE(broken, 1u) << "only the line the disk ended in";
+  EXPECT_EQ(noted, lost);
+  EXPECT_EQ(whole, 201 - lost);
+  EXPECT_EQ(json::parse(got.back())["comm"], "after");
+}
+
+TEST_F(JsonLinesSinkTest, FullPipeNeitherBlocksNorChangesTheSharedDescriptor) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  auto sink = std::move(*JsonLinesSink::open_descriptor(ends[1]));
+  EXPECT_EQ(::fcntl(ends[1], F_GETFL) & O_NONBLOCK, 0);
+  for (int i = 0; i < 5000; ++i) (void)sink->write(record("flood"));
+  const auto lost = sink->lost();
+  ASSERT_GT(lost, 0u);
+
+  std::string text(1 << 20, 0);
+  const auto n = ::read(ends[0], text.data(), text.size());
+  ASSERT_GT(n, 0);
+  text.resize(static_cast<std::size_t>(n));
+  ASSERT_TRUE(sink->write(record("after")));
+  std::string rest(1 << 20, 0);
+  const auto m = ::read(ends[0], rest.data(), rest.size());
+  ASSERT_GT(m, 0);
+  text += rest.substr(0, static_cast<std::size_t>(m));
+  const auto got = lines_of(text);
+  ASSERT_GE(got.size(), 2u);
+  EXPECT_EQ(json::parse(got.back())["comm"], "after");
+  EXPECT_EQ(json::parse(got[got.size() - 2])["lost"], lost);
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+TEST_F(JsonLinesSinkTest, PipeWithoutReaderIsAnErrorNotASignal) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  auto sink = std::move(*JsonLinesSink::open_descriptor(ends[1]));
+  ::close(ends[0]);
+  const auto r = sink->write(record("a"));
+  ASSERT_FALSE(r);
+  EXPECT_EQ(r.error().code, EPIPE);
+  sigset_t pending;
+  ::sigpending(&pending);
+  EXPECT_EQ(::sigismember(&pending, SIGPIPE), 0);
+  ::close(ends[1]);
+}
+
+TEST_F(JsonLinesSinkTest, SocketAsStandardOutputWorksAndNeverBlocks) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  auto sink = std::move(*JsonLinesSink::open_descriptor(ends[1]));
+  ASSERT_TRUE(sink->write(record("a")));
+  std::array<char, 4096> buffer{};
+  const auto n = ::read(ends[0], buffer.data(), buffer.size());
+  ASSERT_GT(n, 0);
+  EXPECT_EQ(json::parse(std::string(buffer.data(), static_cast<std::size_t>(n)))["comm"], "a");
+  for (int i = 0; i < 20000; ++i) (void)sink->write(record("flood"));
+  EXPECT_GT(sink->lost(), 0u);
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+}  // namespace
+}  // namespace egressd::audit
