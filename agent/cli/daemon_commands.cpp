@@ -1,0 +1,279 @@
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "audit/record.h"
+#include "base/result.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "control/client.h"
+#include "enforce/pins.h"
+
+namespace egressd::cli {
+namespace {
+
+using audit::printable;
+using nlohmann::ordered_json;
+
+constexpr std::chrono::seconds kTimeout{10};
+
+std::string dump(const ordered_json& j) {
+  return j.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
+}
+
+// What a member says, whatever its type: answers of a newer daemon are shown, not refused.
+std::string text_of(const ordered_json& j, const char* key) {
+  const auto it = j.find(key);
+  if (it == j.end() || it->is_null()) return "-";
+  return it->is_string() ? it->get<std::string>() : dump(*it);
+}
+
+std::optional<long long> number_of(const ordered_json& j, const char* key) {
+  const auto it = j.find(key);
+  if (it == j.end() || !it->is_number()) return std::nullopt;
+  return it->get<long long>();
+}
+
+struct Answer {
+  control::Client client;
+  ordered_json first;
+};
+
+enum class Failure { NoDaemon, Refused };
+
+struct AskError {
+  Failure failure;
+  std::string message;
+};
+
+std::expected<Answer, AskError> ask(const std::string& socket, const std::string& command,
+                                    std::map<std::string, std::string> arguments = {}) {
+  auto client = control::Client::request(
+      socket, {.command = command, .arguments = std::move(arguments)}, kTimeout);
+  if (!client) {
+    const bool denied = client.error().code == EACCES || client.error().code == EPERM;
+    return std::unexpected(
+        AskError{denied ? Failure::Refused : Failure::NoDaemon, std::move(client.error().message)});
+  }
+  auto line = client->read_line(kTimeout);
+  if (!line) return std::unexpected(AskError{Failure::NoDaemon, std::move(line.error().message)});
+  if (!*line)
+    return std::unexpected(
+        AskError{Failure::NoDaemon, socket + ": the daemon closed without an answer"});
+  auto first = control::check_answer(std::move(**line));
+  if (!first) return std::unexpected(AskError{Failure::Refused, std::move(first.error().message)});
+  return Answer{std::move(*client), ordered_json::parse(*first, nullptr, false)};
+}
+
+int report(const AskError& error, const DaemonOptions& options, Streams io) {
+  io.err << "egressctl: " << printable(error.message) << '\n';
+  if (error.failure == Failure::Refused) return kFailed;
+  io.err << "No daemon answers on " << printable(options.socket)
+         << ". Is egressd running, and with this --socket? Enforcement may be in force without "
+            "it; `egressctl detach` ends it.\n";
+  return kNoDaemon;
+}
+
+void print_counters(const ordered_json& j, const char* key, std::ostream& out) {
+  const auto it = j.find(key);
+  if (it == j.end() || !it->is_object() || it->empty()) return;
+  out << key << ":\n";
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [name, value] : it->items())
+    rows.push_back({"  " + name, value.is_string() ? value.get<std::string>() : dump(value)});
+  write_table(out, rows);
+}
+
+void print_array(const ordered_json& j, const char* key, std::ostream& out, auto row_of) {
+  const auto it = j.find(key);
+  if (it == j.end() || !it->is_array() || it->empty()) return;
+  out << key << ":\n";
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& element : *it)
+    rows.push_back(element.is_object()
+                       ? row_of(element)
+                       : std::vector<std::string>{"  " + (element.is_string()
+                                                              ? element.template get<std::string>()
+                                                              : dump(element))});
+  write_table(out, rows);
+}
+
+// Always these, and the others of `kDnsTrouble` once they have happened.
+constexpr std::array kDnsShown{"asked", "learned", "denied_name"};
+// Learned less, or with less room, than the policy would allow.
+constexpr std::array kDnsTrouble{"events_lost",     "address_full", "address_quota",
+                                 "address_evicted", "branch_lost",  "pending_failed"};
+
+void print_dns(const ordered_json& j, std::ostream& out) {
+  const auto dns = j.find("dns");
+  if (dns == j.end() || !dns->is_object()) return;
+  ordered_json shown = ordered_json::object();
+  for (const char* name : kDnsShown)
+    if (const auto n = number_of(*dns, name)) shown[name] = *n;
+  for (const char* name : kDnsTrouble)
+    if (const auto n = number_of(*dns, name); n && *n != 0) shown[name] = *n;
+  print_counters({{"dns", std::move(shown)}}, "dns", out);
+}
+
+std::string joined(const ordered_json& j, const char* key, const char* separator) {
+  std::string out;
+  const auto it = j.find(key);
+  if (it == j.end() || !it->is_array()) return out;
+  for (const auto& item : *it) {
+    if (!out.empty()) out += separator;
+    out += item.is_string() ? item.get<std::string>() : dump(item);
+  }
+  return out;
+}
+
+// "a.example -> b.example: 192.0.2.1, 192.0.2.2 (ttl 60s, from 192.0.2.53)"
+std::string learned_text(const ordered_json& j) {
+  std::string line = text_of(j, "fqdn");
+  if (const auto chain = joined(j, "cname_chain", " -> "); !chain.empty()) line += " -> " + chain;
+  line += ": " + joined(j, "addresses", ", ") + " (ttl ";
+  const auto ttl = number_of(j, "ttl_seconds");
+  line += !ttl ? "-" : *ttl > 0 ? format_seconds(*ttl) : "0s";
+  return printable(line + ", from " + text_of(j, "server") + ")");
+}
+
+}  // namespace
+
+int status(const DaemonOptions& options, Streams io) {
+  const auto answer = ask(options.socket, "status");
+  if (!answer) return report(answer.error(), options, io);
+  const auto& j = answer->first;
+  if (options.json) {
+    io.out << dump(j) << '\n';
+    return kOk;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const auto* key : {"mode", "generation", "policy_path", "policy_hash", "cgroup", "pid"})
+    rows.push_back({key, text_of(j, key)});
+  const auto uptime = number_of(j, "uptime_seconds");
+  rows.push_back({"uptime", !uptime ? "-" : *uptime > 0 ? format_seconds(*uptime) : "0s"});
+  rows.push_back({"learned_entries", text_of(j, "learned_entries")});
+  write_table(io.out, rows);
+  print_array(j, "layers", io.out, [](const ordered_json& layer) {
+    const auto attached = layer.find("attached");
+    const bool yes = attached != layer.end() && attached->is_boolean() && attached->get<bool>();
+    return std::vector<std::string>{"  " + text_of(layer, "program"),
+                                    yes ? "attached" : "NOT ATTACHED", text_of(layer, "detail")};
+  });
+  print_counters(j, "counters", io.out);
+  print_counters(j, "stats", io.out);
+  print_dns(j, io.out);
+  print_array(j, "resolver", io.out, [](const ordered_json& name) {
+    const auto resolved = name.find("resolved");
+    const bool yes = resolved != name.end() && resolved->is_boolean() && resolved->get<bool>();
+    return std::vector<std::string>{"  " + text_of(name, "name"), yes ? "resolved" : "NOT RESOLVED",
+                                    name.contains("error") ? text_of(name, "error") : ""};
+  });
+  print_array(j, "warnings", io.out, [](const ordered_json& warning) {
+    return std::vector<std::string>{"  " + dump(warning)};
+  });
+  return kOk;
+}
+
+int list(const DaemonOptions& options, Streams io) {
+  auto answer = ask(options.socket, "list");
+  if (!answer) return report(answer.error(), options, io);
+  std::vector<std::vector<std::string>> rows{{"ADDRESS", "NAME", "PATTERN", "RULE", "TIME LEFT"}};
+  std::size_t missing = 0;
+  for (;;) {
+    const auto line = answer->client.read_line(kTimeout);
+    if (!line) {
+      io.err << "egressctl: " << printable(line.error().message) << '\n';
+      return kFailed;
+    }
+    if (!*line) break;
+    const auto j = ordered_json::parse(**line, nullptr, false);
+    if (!j.is_object()) {
+      io.err << "egressctl: the daemon sent a line that is no JSON object\n";
+      return kFailed;
+    }
+    if (const auto dropped = number_of(j, "dropped")) missing += static_cast<std::size_t>(*dropped);
+    if (options.json) {
+      io.out << dump(j) << '\n';
+      continue;
+    }
+    if (j.contains("dropped")) continue;
+    const auto left = number_of(j, "expires_in_seconds");
+    rows.push_back({text_of(j, "address"), text_of(j, "fqdn"), text_of(j, "pattern"),
+                    text_of(j, "collection") + "/" + text_of(j, "rule"),
+                    left ? format_seconds(*left) : "-"});
+  }
+  if (!options.json) write_table(io.out, rows);
+  if (missing > 0) {
+    io.err << "egressctl: " << missing << " entries are missing from this list\n";
+    return kFailed;
+  }
+  return kOk;
+}
+
+int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams io) {
+  std::map<std::string, std::string> arguments;
+  if (dns) arguments["dns"] = "true";
+  auto answer = ask(options.socket, "watch", std::move(arguments));
+  if (!answer) return report(answer.error(), options, io);
+  for (std::uint64_t seen = 0; count == 0 || seen < count;) {
+    const auto line = answer->client.read_line(std::nullopt);
+    if (!line || !*line) {
+      io.err << "egressctl: "
+             << (line ? std::string("the daemon has gone") : printable(line.error().message))
+             << '\n';
+      return kNoDaemon;
+    }
+    const auto j = ordered_json::parse(**line, nullptr, false);
+    if (!j.is_object()) {
+      io.err << "egressctl: the daemon sent a line that is no JSON object\n";
+      return kFailed;
+    }
+    if (options.json) {
+      io.out << dump(j) << '\n';
+    } else if (const auto record = audit::Record::from_json(**line)) {
+      io.out << record->to_text() << '\n';
+    } else if (j.contains("event") && j["event"] == "dns_learned") {
+      io.out << learned_text(j) << '\n';
+    } else if (const auto dropped = number_of(j, "dropped")) {
+      io.out << "(" << *dropped << " more, not shown: they came faster than they were read)\n";
+    } else {
+      io.out << printable(**line) << '\n';
+    }
+    if (!j.contains("dropped")) ++seen;
+    // A pipe must see each line when it happens. A reader that has left ends the watch.
+    if (!io.out.flush()) return kFailed;
+  }
+  return kOk;
+}
+
+int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams io) {
+  std::vector<std::string> removed;
+  bool by_daemon = false;
+  if (const auto answer = ask(options.socket, "detach")) {
+    by_daemon = true;
+    if (const auto it = answer->first.find("removed"); it != answer->first.end() && it->is_array())
+      for (const auto& item : *it)
+        removed.push_back(item.is_string() ? item.get<std::string>() : dump(item));
+  } else {
+    // Also when a daemon is there but says no or hangs: the way out must not depend on it.
+    io.err << "egressctl: " << printable(answer.error().message) << "; removing the pins in "
+           << printable(bpffs_dir) << " without it\n";
+    auto r = enforce::detach_pinned(bpffs_dir);
+    if (!r) {
+      io.err << "egressctl: " << printable(r.error().message) << '\n';
+      return kFailed;
+    }
+    removed = std::move(*r);
+  }
+  if (options.json) {
+    io.out << dump({{"by", by_daemon ? "daemon" : "egressctl"}, {"removed", removed}}) << '\n';
+    return kOk;
+  }
+  for (const auto& item : removed) io.out << "removed " << printable(item) << '\n';
+  io.out << (removed.empty() ? "nothing was attached\n"
+                             : "egressd no longer enforces anything on this machine\n");
+  return kOk;
+}
+
+}  // namespace egressd::cli
