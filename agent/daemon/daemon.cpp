@@ -1,0 +1,729 @@
+#include "daemon/daemon.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <set>
+#include <sstream>
+#include <utility>
+
+#include "audit/cgroup_path.h"
+#include "audit/event_reader.h"
+#include "audit/json_lines_sink.h"
+#include "audit/record.h"
+#include "audit/ring_reader.h"
+#include "control/server.h"
+#include "daemon/compiler.h"
+#include "daemon/learned_names.h"
+#include "daemon/local_addresses.h"
+#include "daemon/name_ids.h"
+#include "daemon/status.h"
+#include "dns/reply.h"
+#include "dns/resolver.h"
+#include "enforce/bpf_backend.h"
+#include "enforce/cgroup.h"
+#include "net/special.h"
+#include "policy/parser.h"
+
+namespace egressd::daemon {
+namespace {
+
+using std::chrono::seconds;
+
+constexpr seconds kMinTtl{60};
+constexpr seconds kMaxTtl{86400};
+constexpr seconds kSweepEvery{30};
+// Expired addresses are kept this long so that a denial can say "expired" instead of "unknown".
+constexpr seconds kRememberExpired{600};
+constexpr std::size_t kRememberGenerations = 8;
+
+// Answers wait this long at most before `list` and records know their names.
+constexpr std::chrono::milliseconds kReadDnsEvery{100};
+constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESSD_WAKE_NS
+constexpr std::size_t kMaxLargeNames = 256;
+
+net::IpAddress address_of(const egressd_addr& address) {
+  net::IpAddress::Bytes bytes{};
+  std::copy(std::begin(address.addr), std::end(address.addr), bytes.begin());
+  return net::IpAddress(bytes);
+}
+
+class DaemonImpl final : public Daemon {
+ public:
+  DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
+  ~DaemonImpl() override {
+    for (const auto timer : {sweep_timer_, attach_timer_, events_timer_, dns_timer_})
+      loop_.cancel(timer);
+    if (events_) loop_.unwatch(events_->epoll_fd());
+    if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
+  }
+  DaemonImpl(const DaemonImpl&) = delete;
+  DaemonImpl& operator=(const DaemonImpl&) = delete;
+
+  Result<void> start();
+  Result<void> reload() override;
+  void reopen_audit_log() override {
+    if (auto r = sink_->reopen(); !r) spdlog::error("{}", r.error().message);
+  }
+
+ private:
+  Result<policy::Policy> read_policy();
+  Result<DnsServers> servers_of(const policy::Policy& policy) const;
+  // Compiles the policy as the next generation and puts it in force.
+  Result<void> put_in_force(policy::Policy policy);
+  Result<void> start_resolver();
+  void rejudge_learned();
+
+  Result<void> open_sink();
+  Result<void> open_events();
+  void drain_events();
+  void drain_dns_events();
+  Result<void> open_control();
+  void attach_when_ready();
+  void attach();
+  void sweep();
+
+  void on_answer(const dns::Answer& answer);
+  std::vector<enforce::LearnedAddress> grants_for(const NameMatcher& names, const std::string& fqdn,
+                                                  const net::IpAddress& address, BootTime expires);
+  void on_event(const egressd_event& event);
+  void on_dns_event(std::span<const std::uint8_t> entry);
+  void on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
+                      std::span<const std::uint8_t> message);
+  void on_dns_denied(const egressd_dns_event& event, const std::string& question);
+  void on_dns_too_large(const std::string& name);
+  void keep_resolved();
+  void put_on_record(const audit::Record& record);
+  void on_request(const control::Request& request, control::Responder& responder);
+  void answer_list(control::Responder& responder);
+  [[nodiscard]] StatusReport status_report();
+
+  EventLoop& loop_;
+  Options options_;
+  SystemClock clock_;
+  BootTime started_{0};
+
+  std::unique_ptr<enforce::Backend> backend_;
+  std::unique_ptr<NameIds> ids_;
+  policy::Policy policy_;
+  std::string policy_hash_;
+  std::string reload_error_;  // of the last reload; empty if it worked
+  Compiled compiled_;
+  std::map<std::uint32_t, std::vector<enforce::RuleSet::RuleName>> rule_names_;  // by generation
+
+  std::unique_ptr<dns::Resolver> resolver_;
+  std::vector<net::IpAddress> resolver_servers_;
+  LearnedNames learned_;
+  std::set<std::string> guarded_;  // "name -> address" already warned of
+  std::unique_ptr<LocalAddresses> local_addresses_;
+
+  bool adopted_ = false;
+  bool attached_ = false;
+  std::string attach_error_;
+  BootTime attach_deadline_{0};
+  EventLoop::TimerId attach_timer_ = 0;
+  EventLoop::TimerId sweep_timer_ = 0;
+
+  std::unique_ptr<audit::CgroupPaths> cgroup_paths_;
+  std::unique_ptr<audit::EventReader> events_;
+  std::unique_ptr<audit::RingReader> dns_events_;
+  EventLoop::TimerId events_timer_ = 0;
+  EventLoop::TimerId dns_timer_ = 0;
+  // Names whose answers are too long for the kernel to learn from, newest last.
+  std::deque<std::string> large_names_;
+  std::unique_ptr<audit::Sink> sink_;
+  control::Watchers watchers_;
+  control::Watchers dns_watchers_;
+  std::unique_ptr<control::Server> control_;
+};
+
+Result<policy::Policy> DaemonImpl::read_policy() {
+  auto parsed = policy::load_policy(options_.policy_path, policy::TagCatalog::builtin());
+  if (!parsed) {
+    std::string all;
+    for (const policy::Diagnostic& d : parsed.error())
+      all += (all.empty() ? "" : "\n") + d.to_string();
+    return std::unexpected(Error::of(std::move(all)));
+  }
+  for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
+  return std::move(parsed->policy);
+}
+
+Result<DnsServers> DaemonImpl::servers_of(const policy::Policy& policy) const {
+  auto conf = dns::read_resolv_conf();
+  DnsServers servers;
+  if (conf) servers.search_domains = std::move(conf->search);
+  if (!policy.dns.servers.empty()) {
+    servers.addresses = policy.dns.servers;
+    return servers;
+  }
+  if (!conf) return std::unexpected(std::move(conf.error()));
+  if (conf->servers.empty())
+    return std::unexpected(
+        Error::of("/etc/resolv.conf names no server; name the trusted ones in the policy: "
+                  "dns: {servers: [168.63.129.16]}"));
+  servers.addresses = std::move(conf->servers);
+  return servers;
+}
+
+Result<void> DaemonImpl::put_in_force(policy::Policy policy) {
+  auto servers = servers_of(policy);
+  if (!servers) return std::unexpected(std::move(servers.error()));
+  const auto before = backend_->generation();
+  if (!before) return std::unexpected(before.error());
+  auto compiled = compile(policy, *before + 1, *servers, *ids_);
+  if (!compiled) return std::unexpected(std::move(compiled.error()));
+
+  // A name learned under one pattern may fall under another now: under a new, narrower one that
+  // refuses it, say. Grants and live connections know the pattern only, so the pattern that lost
+  // a name gets a new number: what rests on the old one ends with this generation, and the names
+  // it keeps are granted again under the new one before that.
+  const BootTime now = clock_.now();
+  const auto known = learned_.all();
+  bool moved = false;
+  for (const LearnedNames::Known& k : known) {
+    const auto matches = compiled->names.match(k.origin.fqdn);
+    if (std::ranges::any_of(matches, [&](const auto* e) { return e->name_id == k.name_id; }))
+      continue;
+    ids_->renew(ids_->pattern_of(k.name_id));
+    moved = true;
+  }
+  if (moved) {
+    compiled = compile(policy, *before + 1, *servers, *ids_);
+    if (!compiled) return std::unexpected(std::move(compiled.error()));
+  }
+  // On disk before it is in the kernel: a number must not outlive its meaning.
+  if (auto r = ids_->save(); !r) return r;
+  for (const LearnedNames::Known& k : known) {
+    if (k.origin.expires <= now) continue;
+    if (auto r = backend_->learn(
+            grants_for(compiled->names, k.origin.fqdn, k.address, k.origin.expires));
+        !r)
+      return r;
+  }
+  if (auto r = backend_->apply(compiled->rules); !r) return r;
+
+  policy_ = std::move(policy);
+  compiled_ = std::move(*compiled);
+  rule_names_[compiled_.rules.generation] = compiled_.rules.rule_names;
+  while (rule_names_.size() > kRememberGenerations) rule_names_.erase(rule_names_.begin());
+  resolver_servers_ = std::move(servers->addresses);
+
+  std::ifstream in(options_.policy_path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  policy_hash_ = fingerprint(text.str());
+  spdlog::info("generation {} in force: mode {}, {} rules, {} prefixes, {} name patterns",
+               compiled_.rules.generation, compiled_.rules.enforce ? "enforce" : "audit",
+               compiled_.rules.rule_names.size(), compiled_.rules.prefixes.size(),
+               compiled_.rules.names.size());
+  return {};
+}
+
+Result<void> DaemonImpl::start_resolver() {
+  dns::Resolver::Options options;
+  options.servers = resolver_servers_;
+  auto resolver = dns::Resolver::create(
+      loop_, std::move(options), [this](const dns::Answer& answer) { on_answer(answer); },
+      [](const std::string& fqdn, const std::string& error) {
+        spdlog::warn(
+            "cannot resolve {}: {}; what it resolved to before stays reachable through grace", fqdn,
+            error);
+      });
+  if (!resolver) return std::unexpected(std::move(resolver.error()).context("resolver"));
+  resolver_ = std::move(*resolver);
+  keep_resolved();
+  return {};
+}
+
+void DaemonImpl::keep_resolved() {
+  std::vector<std::string> names = compiled_.resolve;
+  names.insert(names.end(), large_names_.begin(), large_names_.end());
+  std::ranges::sort(names);
+  const auto repeated = std::ranges::unique(names);
+  names.erase(repeated.begin(), repeated.end());
+  resolver_->set_names(std::move(names));
+}
+
+Result<void> DaemonImpl::start() {
+  started_ = clock_.now();
+  auto policy = read_policy();
+  if (!policy) return std::unexpected(std::move(policy.error()));
+
+  const auto mount = enforce::find_cgroup2_mount();
+  if (!mount) return std::unexpected(mount.error());
+  if (options_.cgroup_path.empty()) options_.cgroup_path = *mount;
+  cgroup_paths_ = std::make_unique<audit::CgroupPaths>(*mount);
+  std::error_code ec;
+  std::filesystem::create_directories(options_.state_dir, ec);
+  if (ec)
+    return std::unexpected(Error{ec.value(), "create " + options_.state_dir + ": " + ec.message()});
+  if (auto r = open_sink(); !r) return r;
+  // Before anything changes in the kernel: a second daemon on the same socket ends here.
+  if (auto r = open_control(); !r) return r;
+
+  enforce::BpfOptions bpf;
+  bpf.cgroup_path = options_.cgroup_path;
+  bpf.bpffs_dir = options_.bpffs_dir;
+  bpf.max_learned = options_.max_learned;
+  auto backend = enforce::open_bpf_backend(std::move(bpf));
+  if (!backend) return std::unexpected(std::move(backend.error()));
+  backend_ = std::move(*backend);
+  const auto found = backend_->generation();
+  if (!found) return std::unexpected(found.error());
+  adopted_ = *found != 0;
+
+  auto ids = NameIds::load(options_.state_dir + "/names", backend_->instance());
+  if (!ids) return std::unexpected(std::move(ids.error()));
+  ids_ = std::make_unique<NameIds>(std::move(*ids));
+  if (adopted_ && !ids_->was_kept()) {
+    spdlog::warn(
+        "{}/names does not belong to the maps found in the kernel: learned addresses are "
+        "forgotten and will be learned again",
+        options_.state_dir);
+    if (auto r = backend_->forget_learned(); !r) return r;
+  }
+
+  auto local = LocalAddresses::open(loop_, [this](const std::vector<net::IpAddress>& addresses) {
+    if (auto r = backend_->set_local_addresses(addresses); !r)
+      spdlog::error("{}", r.error().message);
+  });
+  if (!local) return std::unexpected(std::move(local.error()));
+  local_addresses_ = std::move(*local);
+
+  if (auto r = put_in_force(std::move(*policy)); !r) return r;
+  if (auto r = open_events(); !r) return r;
+  if (auto r = start_resolver(); !r) return r;
+  if (adopted_) {
+    spdlog::info("adopted what an earlier agent left in force (generation {})", *found);
+    attach();
+  } else {
+    attach_deadline_ = clock_.now() + options_.first_answers;
+    attach_when_ready();
+  }
+  if (!attach_error_.empty()) return std::unexpected(Error::of(attach_error_));
+  sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
+  return {};
+}
+
+void DaemonImpl::attach_when_ready() {
+  const bool all =
+      std::ranges::all_of(resolver_->status(), [](const dns::Resolver::NameStatus& name) {
+        return name.resolved || name.consecutive_failures > 0;
+      });
+  if (all || clock_.now() >= attach_deadline_) {
+    attach();
+    return;
+  }
+  attach_timer_ = loop_.after(std::chrono::milliseconds(20), [this] { attach_when_ready(); });
+}
+
+void DaemonImpl::attach() {
+  auto r = backend_->attach();
+  attached_ = r.has_value();
+  attach_error_ = r ? "" : r.error().message;
+  if (r)
+    spdlog::info("enforcing on {}", options_.cgroup_path);
+  else
+    spdlog::critical("{}", attach_error_);
+}
+
+Result<void> DaemonImpl::reload() {
+  const auto work = [this]() -> Result<void> {
+    auto policy = read_policy();
+    if (!policy) return std::unexpected(std::move(policy.error()));
+    const auto old_servers = resolver_servers_;
+    if (auto r = put_in_force(std::move(*policy)); !r) return r;
+    rejudge_learned();
+    if (resolver_servers_ != old_servers) return start_resolver();
+    keep_resolved();
+    return {};
+  };
+  auto r = work();
+  reload_error_ = r ? "" : r.error().message;
+  if (!r)
+    spdlog::error("reload refused, generation {} stays in force:\n{}", compiled_.rules.generation,
+                  reload_error_);
+  return r;
+}
+
+// After a switch: what the kernel learned just before it went to patterns of the old generation.
+void DaemonImpl::rejudge_learned() {
+  if (auto r = dns_events_->poll(std::numeric_limits<std::size_t>::max()); !r)
+    spdlog::error("{}", r.error().message);
+  const auto known = learned_.all();
+  learned_ = LearnedNames();
+  for (const LearnedNames::Known& k : known) {
+    const auto grants = grants_for(compiled_.names, k.origin.fqdn, k.address, k.origin.expires);
+    if (auto r = backend_->learn(grants); !r) spdlog::error("{}", r.error().message);
+    learned_.record({k.origin.source, k.origin.fqdn, k.origin.cname_chain, {k.address}, seconds(0)},
+                    grants);
+  }
+}
+
+void DaemonImpl::sweep() {
+  const BootTime now = clock_.now();
+  if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);
+  learned_.forget(now - kRememberExpired);
+  guarded_.clear();
+  sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
+}
+
+std::vector<enforce::LearnedAddress> DaemonImpl::grants_for(const NameMatcher& names,
+                                                            const std::string& fqdn,
+                                                            const net::IpAddress& address,
+                                                            BootTime expires) {
+  std::vector<enforce::LearnedAddress> grants;
+  const char* special = net::special_purpose(address);
+  for (const NameMatcher::Entry* entry : names.match(fqdn)) {
+    if (!entry->allows) continue;
+    if (special != nullptr && !entry->allow_private) {
+      if (guarded_.insert(fqdn + " " + address.to_string()).second)
+        spdlog::warn(
+            "{} resolves to {} ({}): not reachable by name; if that is meant (private "
+            "endpoint), say allowPrivate: true in its rule",
+            fqdn, address.to_string(), special);
+      continue;
+    }
+    grants.push_back({address, entry->name_id, expires});
+  }
+  return grants;
+}
+
+void DaemonImpl::on_answer(const dns::Answer& answer) {
+  const BootTime expires =
+      clock_.now() + std::clamp(answer.ttl, kMinTtl, kMaxTtl) + policy_.dns.grace;
+  std::vector<enforce::LearnedAddress> grants;
+  for (const net::IpAddress& address : answer.addresses)
+    std::ranges::copy(grants_for(compiled_.names, answer.fqdn, address, expires),
+                      std::back_inserter(grants));
+  if (auto r = backend_->learn(grants); !r) {
+    spdlog::error("{}: {}", answer.fqdn, r.error().message);
+    return;
+  }
+  learned_.record(answer, grants);
+  spdlog::debug("{} -> {} address(es), ttl {} s", answer.fqdn, answer.addresses.size(),
+                answer.ttl.count());
+}
+
+Result<void> DaemonImpl::open_sink() {
+  auto sink = options_.audit_log == "-" ? audit::JsonLinesSink::open_descriptor(STDOUT_FILENO)
+                                        : audit::JsonLinesSink::open_file(options_.audit_log);
+  if (!sink) return std::unexpected(std::move(sink.error()).context("audit log"));
+  sink_ = std::move(*sink);
+  return {};
+}
+
+Result<void> DaemonImpl::open_events() {
+  auto reader = audit::EventReader::open(backend_->events_fd(),
+                                         [this](const egressd_event& event) { on_event(event); });
+  if (!reader) return std::unexpected(std::move(reader.error()));
+  events_ = std::move(*reader);
+  auto watched =
+      loop_.watch(events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
+  if (!watched) return watched;
+
+  auto dns_reader =
+      audit::RingReader::open(backend_->dns_events_fd(),
+                              [this](std::span<const std::uint8_t> entry) { on_dns_event(entry); });
+  if (!dns_reader) return std::unexpected(std::move(dns_reader.error()));
+  dns_events_ = std::move(*dns_reader);
+  watched = loop_.watch(dns_events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) {
+    if (auto r = dns_events_->poll(audit::EventReader::kMaxPerPoll); !r)
+      spdlog::error("{}", r.error().message);
+  });
+  if (!watched) return watched;
+  drain_dns_events();
+  return {};
+}
+
+// In a burst the kernel wakes us once per EGRESSD_WAKE_NS only: what came after is fetched by
+// looking again, until there is nothing.
+void DaemonImpl::drain_events() {
+  const auto taken = events_->poll();
+  if (!taken) spdlog::error("{}", taken.error().message);
+  if (events_timer_ != 0) loop_.cancel(std::exchange(events_timer_, 0));
+  if (taken && *taken != 0) {
+    events_timer_ = loop_.after(kReadEventsAgain, [this] {
+      events_timer_ = 0;
+      drain_events();
+    });
+  }
+}
+
+// Answers do not wake the agent one by one: they are read in batches.
+void DaemonImpl::drain_dns_events() {
+  if (auto r = dns_events_->poll(audit::EventReader::kMaxPerPoll); !r)
+    spdlog::error("{}", r.error().message);
+  dns_timer_ = loop_.after(kReadDnsEvery, [this] { drain_dns_events(); });
+}
+
+void DaemonImpl::on_dns_event(std::span<const std::uint8_t> entry) {
+  egressd_dns_event event{};
+  if (entry.size() < sizeof(event)) return;
+  std::memcpy(&event, entry.data(), sizeof(event));
+  const auto message = entry.subspan(sizeof(event));
+  const auto question = dns::parse_question(message);
+  switch (event.kind) {
+    case EGRESSD_DNS_EVENT_LEARNED:
+      if (question) on_dns_learned(event, *question, message);
+      break;
+    case EGRESSD_DNS_EVENT_DENIED:
+      on_dns_denied(event, question ? question->name : std::string());
+      break;
+    case EGRESSD_DNS_EVENT_TOO_LARGE:
+      if (question) on_dns_too_large(question->name);
+      break;
+    default:
+      break;
+  }
+}
+
+void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
+                                std::span<const std::uint8_t> message) {
+  const auto type = static_cast<dns::RecordType>(question.type);
+  if (type != dns::RecordType::A && type != dns::RecordType::Aaaa) return;
+  const auto reply = dns::parse_reply(message, question.name, type);
+  if (!reply) return;
+  dns::Answer answer{dns::Answer::Source::Kernel, question.name, reply->cname_chain,
+                     reply->addresses, seconds(event.ttl_s)};
+  const BootTime expires = BootTime(static_cast<std::int64_t>(event.time_ns)) +
+                           std::clamp(answer.ttl, kMinTtl, kMaxTtl) + policy_.dns.grace;
+  std::vector<enforce::LearnedAddress> grants;
+  for (const net::IpAddress& address : reply->addresses) {
+    for (const std::uint32_t name_id : event.name_ids) {
+      if (name_id != 0) grants.push_back({address, name_id, expires});
+    }
+  }
+  learned_.record(answer, grants);
+  spdlog::debug("{} -> {} address(es) learned from the answer of {}", question.name,
+                event.addresses, address_of(event.server).to_string());
+  if (!dns_watchers_.empty()) dns_watchers_.broadcast(to_json(answer, address_of(event.server)));
+}
+
+void DaemonImpl::on_dns_denied(const egressd_dns_event& event, const std::string& question) {
+  egressd_event denied{};
+  denied.time_ns = event.time_ns;
+  denied.cgroup_id = event.cgroup_id;
+  denied.socket_cookie = event.socket_cookie;
+  denied.daddr = event.server;
+  denied.dport = htons(53);
+  denied.proto = event.proto;
+  denied.hook = EGRESSD_HOOK_PACKET;
+  denied.verdict = static_cast<std::uint8_t>(event.verdict);
+  denied.reason =
+      event.outcome == EGRESSD_DNS_DENIED_NAME || event.outcome == EGRESSD_DNS_DENIED_TYPE
+          ? EGRESSD_DENY_DNS_NAME
+          : EGRESSD_DENY_DNS_MALFORMED;
+  denied.generation = event.generation;
+  denied.rule_id = EGRESSD_NO_RULE;
+  denied.tgid = event.tgid;
+  denied.pid = event.pid;
+  denied.uid = event.uid;
+  denied.length = event.length;
+  std::copy(std::begin(event.comm), std::end(event.comm), denied.comm);
+  audit::RecordContext context;
+  if (!question.empty()) context.fqdns = {question};
+  context.cgroup2_mount = cgroup_paths_->mount();
+  context.cgroup_paths = cgroup_paths_.get();
+  put_on_record(audit::make_record(denied, context));
+}
+
+// The client has the answer already, truncated or over TCP: the addresses have to be in force by
+// the time it tries again.
+void DaemonImpl::on_dns_too_large(const std::string& name) {
+  if (std::ranges::find(large_names_, name) == large_names_.end()) {
+    if (large_names_.size() == kMaxLargeNames) large_names_.pop_front();
+    large_names_.push_back(name);
+    keep_resolved();
+  } else {
+    resolver_->refresh(name);
+  }
+}
+
+void DaemonImpl::on_event(const egressd_event& event) {
+  audit::RecordContext context;
+  const auto names = rule_names_.find(event.generation);
+  if (names != rule_names_.end() && event.rule_id < names->second.size()) {
+    context.collection = names->second[event.rule_id].collection;
+    context.rule = names->second[event.rule_id].rule;
+  }
+  context.fqdns = learned_.fqdns(address_of(event.daddr));
+  context.cgroup2_mount = cgroup_paths_->mount();
+  context.cgroup_paths = cgroup_paths_.get();
+  put_on_record(audit::make_record(event, context));
+}
+
+void DaemonImpl::put_on_record(const audit::Record& record) {
+  if (auto r = sink_->write(record); !r) spdlog::error("{}", r.error().message);
+  if (!watchers_.empty()) watchers_.broadcast(record.to_json());
+}
+
+Result<void> DaemonImpl::open_control() {
+  control::Server::Options options;
+  options.path = options_.socket_path;
+  auto server =
+      control::Server::open(loop_, std::move(options),
+                            [this](const control::Request& request, control::Responder& responder) {
+                              on_request(request, responder);
+                            });
+  if (!server) return std::unexpected(std::move(server.error()));
+  control_ = std::move(*server);
+  return {};
+}
+
+void DaemonImpl::on_request(const control::Request& request, control::Responder& responder) {
+  if (request.command == "status") {
+    responder.send(control::ok_line(to_json(status_report())));
+  } else if (request.command == "list") {
+    answer_list(responder);
+  } else if (request.command == "watch") {
+    responder.send(control::ok_line());
+    responder.keep_open();
+    const auto dns = request.arguments.find("dns");
+    (dns != request.arguments.end() && dns->second == "true" ? dns_watchers_ : watchers_)
+        .add(responder);
+  } else if (request.command == "reload") {
+    const auto r = reload();
+    responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
+                     : control::error_line(r.error().message));
+  } else if (request.command == "detach") {
+    auto removed = backend_->detach();
+    responder.send(removed ? control::ok_line(removed_json(*removed))
+                           : control::error_line(removed.error().message));
+    if (!removed) return;
+    spdlog::warn("detached on request: nothing is enforced any more");
+    loop_.after(std::chrono::milliseconds(50), [this] { loop_.stop(); });
+  } else {
+    responder.send(control::error_line("unknown command '" + request.command + "'"));
+  }
+}
+
+void DaemonImpl::answer_list(control::Responder& responder) {
+  auto grants = backend_->learned();
+  if (!grants) {
+    responder.send(control::error_line(grants.error().message));
+    return;
+  }
+  responder.send(control::ok_line());
+  // Made line by line as the client reads.
+  struct State {
+    std::vector<ListEntry> fixed;  // network rules
+    std::vector<enforce::LearnedAddress> grants;
+    std::deque<ListEntry> ready;
+    std::size_t next_fixed = 0, next_grant = 0;
+  };
+  auto state = std::make_shared<State>();
+  state->grants = std::move(*grants);
+  const auto rule_of = [this](std::uint32_t list) -> enforce::RuleSet::RuleName {
+    if (list >= compiled_.rules.lists.size() || compiled_.rules.lists[list].empty()) return {};
+    return compiled_.rules.rule_names[compiled_.rules.lists[list].front().rule_id];
+  };
+  for (const auto& [prefix, list] : compiled_.rules.prefixes) {
+    const auto rule = rule_of(list);
+    state->fixed.push_back(
+        {.address = prefix.is_host() ? prefix.address().to_string() : prefix.to_string(),
+         .fqdn = {},
+         .pattern = {},
+         .collection = rule.collection,
+         .rule = rule.rule,
+         .source = "policy",
+         .cname_chain = {},
+         .expires_in = std::nullopt});
+  }
+  std::map<std::uint32_t, std::uint32_t> list_of_name;
+  for (const auto& name : compiled_.rules.names) list_of_name[name.name_id] = name.list;
+
+  responder.stream([this, state, rule_of, list_of_name](std::string& line) {
+    while (state->ready.empty()) {
+      if (state->next_fixed < state->fixed.size()) {
+        state->ready.push_back(state->fixed[state->next_fixed++]);
+        break;
+      }
+      if (state->next_grant == state->grants.size()) return false;
+      const enforce::LearnedAddress& grant = state->grants[state->next_grant++];
+      const BootTime now = clock_.now();
+      const auto list = list_of_name.find(grant.name_id);
+      // Expired, or of a pattern the policy no longer has: not in force.
+      if (grant.expires <= now || list == list_of_name.end()) continue;
+      const auto rule = rule_of(list->second);
+      ListEntry entry{.address = grant.address.to_string(),
+                      .fqdn = {},
+                      .pattern = ids_->pattern_of(grant.name_id),
+                      .collection = rule.collection,
+                      .rule = rule.rule,
+                      .source = "earlier run",
+                      .cname_chain = {},
+                      .expires_in = std::chrono::duration_cast<seconds>(grant.expires - now)};
+      const auto origins = learned_.origins(grant.address, grant.name_id);
+      if (origins.empty()) state->ready.push_back(entry);
+      for (const LearnedNames::Origin& origin : origins) {
+        entry.fqdn = origin.fqdn;
+        entry.cname_chain = origin.cname_chain;
+        entry.source = origin.source == dns::Answer::Source::Resolver ? "resolver"
+                       : origin.source == dns::Answer::Source::Kernel ? "kernel"
+                                                                      : "proxy";
+        entry.expires_in = std::chrono::duration_cast<seconds>(origin.expires - now);
+        state->ready.push_back(entry);
+      }
+    }
+    line = to_json(state->ready.front());
+    state->ready.pop_front();
+    return true;
+  });
+}
+
+StatusReport DaemonImpl::status_report() {
+  StatusReport report;
+  report.enforce = compiled_.rules.enforce;
+  report.generation = compiled_.rules.generation;
+  report.policy_path = options_.policy_path;
+  report.policy_hash = policy_hash_;
+  report.cgroup = options_.cgroup_path;
+  report.uptime = std::chrono::duration_cast<seconds>(clock_.now() - started_);
+  report.adopted = adopted_;
+  report.layers = backend_->layers();
+  if (auto counters = backend_->counters()) report.counters = *counters;
+  if (auto grants = backend_->learned()) report.learned_entries = grants->size();
+  report.resolver = resolver_->status();
+  report.audit_lost = sink_->lost();
+  if (!attached_)
+    report.warnings.push_back(attach_error_.empty()
+                                  ? "not attached yet: waiting for the first DNS answers"
+                                  : attach_error_);
+  if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
+    report.warnings.push_back(
+        "a program is not attached: enforcement is incomplete; restart egressd");
+  if (!reload_error_.empty()) report.warnings.push_back("last reload refused: " + reload_error_);
+  if (const auto lost = report.counters.stats[EGRESSD_STAT_EVENTS_LOST]; lost != 0)
+    report.warnings.push_back(std::to_string(lost) +
+                              " denials have no record: they came faster than they could be read "
+                              "(the counters are exact)");
+  if (report.audit_lost != 0)
+    report.warnings.push_back(std::to_string(report.audit_lost) + " records could not be written");
+  for (const auto& name : report.resolver) {
+    if (name.consecutive_failures > 2)
+      report.warnings.push_back("cannot resolve " + name.fqdn + ": " + name.last_error);
+  }
+  return report;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::start(EventLoop& loop, Options options) {
+  auto daemon = std::make_unique<DaemonImpl>(loop, std::move(options));
+  if (auto r = daemon->start(); !r) return std::unexpected(std::move(r.error()));
+  return daemon;
+}
+
+}  // namespace egressd::daemon

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+
+namespace egressd::daemon {
+
+struct Options {
+  std::string policy_path;
+  std::string cgroup_path;  // empty: the root of the cgroup2 hierarchy
+  std::string state_dir = "/var/lib/egressd";
+  std::string bpffs_dir = "/sys/fs/bpf/egressd";
+  std::string socket_path = "/run/egressd/control.sock";
+  std::string audit_log = "-";  // file, or "-" for standard output
+  std::uint32_t max_learned = 131072;
+  // Longest wait for the first answers before enforcement begins on a machine where it is not
+  // yet in force: what the policy allows should be reachable from the first moment on.
+  std::chrono::milliseconds first_answers{5000};
+};
+
+// The running agent: policy in, kernel told, names kept resolved, denials recorded, questions
+// answered. Everything happens inside the event loop.
+class Daemon {
+ public:
+  // Loads the policy, prepares the kernel side (or adopts what an earlier agent left in force)
+  // and begins. An error leaves the kernel as it was found: nothing attached that was not.
+  static Result<std::unique_ptr<Daemon>> start(EventLoop& loop, Options options);
+  // Enforcement stays: pinned programs and maps need no agent. detach() is what ends it.
+  virtual ~Daemon() = default;
+
+  // Reads the policy file again. On error (returned and shown by `status`) the policy in force
+  // stays in force.
+  virtual Result<void> reload() = 0;
+  // Goes on in a new audit file after log rotation.
+  virtual void reopen_audit_log() = 0;
+};
+
+}  // namespace egressd::daemon

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <unordered_map>
+
+#include "base/result.h"
+
+namespace egressd::daemon {
+
+// Stable number of each FQDN pattern. Grants and live sockets in the kernel refer to patterns by
+// it across reloads and restarts, so a number is never given to another pattern while the kernel
+// maps it was used with exist.
+class NameIds {
+ public:
+  // State of an earlier run, kept in `path`; it counts only if it belongs to the same kernel maps
+  // (`instance`, see Backend::instance()) of the same boot. Otherwise numbering starts afresh and
+  // was_kept() is false: whatever the maps have learned then has no meaning and must be forgotten.
+  static Result<NameIds> load(const std::string& path, const std::string& instance);
+
+  [[nodiscard]] bool was_kept() const { return kept_; }
+  // The pattern's number, > 0; gives it one if it has none yet.
+  std::uint32_t id_of(const std::string& pattern);
+  // Takes the pattern's number away: it gets a fresh one when next asked for. Whatever the kernel
+  // holds under the old number means nothing any more once a policy without it is in force.
+  void renew(const std::string& pattern);
+  // Empty if there is no such number.
+  [[nodiscard]] const std::string& pattern_of(std::uint32_t id) const;
+  // Writes the file anew (temporary file, fsync, rename) if something changed since. Must succeed
+  // before the numbers reach the kernel.
+  Result<void> save();
+
+ private:
+  std::string path_;
+  std::string header_;
+  bool kept_ = false;
+  bool changed_ = false;
+  std::uint32_t next_ = 1;
+  std::unordered_map<std::string, std::uint32_t> ids_;
+  std::map<std::uint32_t, std::string> patterns_;
+};
+
+// Replaces the file as a whole: readers see the old content or the new, also after a crash.
+Result<void> write_file_atomically(const std::string& path, const std::string& content);
+
+}  // namespace egressd::daemon

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dns/resolver.h"
+#include "enforce/backend.h"
+
+// Answers of the control socket as values, and their JSON (control/protocol.md).
+namespace egressd::daemon {
+
+struct StatusReport {
+  bool enforce = false;
+  std::uint32_t generation = 0;
+  std::string policy_path;
+  std::string policy_hash;  // fingerprint() of the file's bytes
+  std::string cgroup;
+  std::chrono::seconds uptime{0};
+  bool adopted = false;  // found in force at start
+  std::vector<enforce::LayerStatus> layers;
+  enforce::Counters counters;
+  std::size_t learned_entries = 0;
+  std::vector<dns::Resolver::NameStatus> resolver;
+  std::uint64_t audit_lost = 0;
+  std::vector<std::string> warnings;
+};
+
+// One line of `list`.
+struct ListEntry {
+  std::string address;
+  std::string fqdn;     // empty: a network rule, or learned by an earlier run
+  std::string pattern;  // empty: a network rule
+  std::string collection;
+  std::string rule;
+  std::string source;  // policy | resolver | kernel | proxy | earlier run
+  std::vector<std::string> cname_chain;
+  std::optional<std::chrono::seconds> expires_in;
+};
+
+std::string to_json(const StatusReport& report);
+std::string to_json(const ListEntry& entry);
+// A line of `watch` for what DNS taught.
+std::string to_json(const dns::Answer& answer, const net::IpAddress& server);
+std::string generation_json(std::uint32_t generation);
+std::string removed_json(const std::vector<std::string>& removed);
+
+// 64-bit FNV-1a in hex: tells two files apart, no protection against a forger.
+std::string fingerprint(std::string_view bytes);
+
+}  // namespace egressd::daemon

@@ -1,0 +1,105 @@
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "base/event_loop.h"
+#include "base/unique_fd.h"
+#include "daemon/daemon.h"
+
+namespace {
+
+using egressd::Error;
+using egressd::EventLoop;
+using egressd::Result;
+using egressd::UniqueFd;
+using egressd::daemon::Daemon;
+
+constexpr int kExitFailure = 1;
+constexpr int kExitPolicy = 2;
+
+// Signals as events of the loop: TERM and INT end the agent (enforcement stays), HUP reloads.
+Result<UniqueFd> signal_fd() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set, signal);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return std::unexpected(Error::from_errno("signalfd"));
+  return fd;
+}
+
+Result<void> run(const egressd::daemon::Options& options) {
+  auto loop = EventLoop::create();
+  if (!loop) return std::unexpected(std::move(loop.error()));
+  auto signals = signal_fd();
+  if (!signals) return std::unexpected(std::move(signals.error()));
+  auto daemon = Daemon::start(**loop, options);
+  if (!daemon) return std::unexpected(std::move(daemon.error()));
+  auto watched = (*loop)->watch(signals->get(), EPOLLIN, [&](std::uint32_t) {
+    signalfd_siginfo info{};
+    while (::read(signals->get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+      if (info.ssi_signo != SIGHUP) {
+        spdlog::info("stopping; what is in force stays in force ('egressctl detach' ends it)");
+        (*loop)->stop();
+        return;
+      }
+      (*daemon)->reopen_audit_log();
+      (void)(*daemon)->reload();  // logged, and shown by `egressctl status`
+    }
+  });
+  if (!watched) return watched;
+  return (*loop)->run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"egressd: FQDN egress firewall for this machine"};
+  app.set_version_flag("--version", EGRESSD_VERSION);
+  app.require_subcommand(1);
+  egressd::daemon::Options options;
+  std::string log_level = "info";
+  CLI::App* run_command = app.add_subcommand(
+      "run", "Enforce a policy and keep it up to date; enforcement outlives the process");
+  run_command->add_option("--policy", options.policy_path, "Policy file (YAML)")->required();
+  run_command->add_option(
+      "--cgroup", options.cgroup_path,
+      "cgroup v2 directory to enforce on (default: the root, the whole machine)");
+  run_command->add_option("--state-dir", options.state_dir, "What must survive a restart")
+      ->capture_default_str();
+  run_command->add_option("--bpffs", options.bpffs_dir, "Where kernel objects are pinned")
+      ->capture_default_str();
+  run_command->add_option("--socket", options.socket_path, "Control socket of egressctl")
+      ->capture_default_str();
+  run_command
+      ->add_option("--audit-log", options.audit_log,
+                   "File for denial records (JSON lines), '-' for standard output")
+      ->capture_default_str();
+  run_command
+      ->add_option("--max-learned", options.max_learned,
+                   "Addresses learned from DNS the kernel holds at most")
+      ->check(CLI::Range(1024u, 16u << 20))
+      ->capture_default_str();
+  run_command
+      ->add_option("--log-level", log_level, "Level of the agent's own log on standard error")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical", "off"}))
+      ->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+
+  spdlog::set_default_logger(spdlog::stderr_logger_st("egressd"));
+  spdlog::set_level(spdlog::level::from_str(log_level));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%f%z %l %v");
+  if (auto r = run(options); !r) {
+    std::fprintf(stderr, "%s\n", r.error().message.c_str());
+    // Policy errors begin with the file's name, like a compiler's.
+    return r.error().message.starts_with(options.policy_path + ":") ? kExitPolicy : kExitFailure;
+  }
+  return 0;
+}

@@ -1,0 +1,238 @@
+#include "daemon/compiler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "policy/parser.h"
+
+namespace egressd::daemon {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::UnorderedElementsAre;
+
+class CompilerTest : public ::testing::Test {
+ protected:
+  CompilerTest() {
+    char dir[] = "/tmp/egressd-compiler-XXXXXX";
+    dir_ = ::mkdtemp(dir);
+    ids_ = std::make_unique<NameIds>(*NameIds::load(dir_ + "/names", "1"));
+  }
+  ~CompilerTest() override { std::filesystem::remove_all(dir_); }
+
+  Compiled compile_text(const std::string& collections, const std::string& head = "") {
+    const auto parsed =
+        policy::parse_policy("version: 1\nmode: enforce\n" + head + "collections:\n" + collections,
+                             "test.yaml", policy::TagCatalog::builtin());
+    if (!parsed) {
+      for (const auto& d : parsed.error()) ADD_FAILURE() << d.to_string();
+      return {};
+    }
+    auto compiled = compile(parsed->policy, 7,
+                            {{*net::IpAddress::parse("10.0.0.53")}, {"corp.example"}}, *ids_);
+    if (!compiled) {
+      ADD_FAILURE() << compiled.error().message;
+      return {};
+    }
+    return std::move(*compiled);
+  }
+
+  // "rule:proto/ports" of each entry of the prefix's list, in order; "!" in front of a deny.
+  static std::vector<std::string> describe(const Compiled& c, std::uint32_t list) {
+    std::vector<std::string> out;
+    for (const auto& e : c.rules.lists[list])
+      out.push_back((e.action == enforce::Action::Deny ? "!" : "") +
+                    c.rules.rule_names[e.rule_id].rule + ":" + net::to_string(e.protocol) + "/" +
+                    e.ports.to_string() + (e.audit ? " audit" : ""));
+    return out;
+  }
+  static std::vector<std::string> rules_of_prefix(const Compiled& c, const std::string& prefix) {
+    for (const auto& [p, list] : c.rules.prefixes) {
+      if (p.to_string() == prefix) return describe(c, list);
+    }
+    return {"no such prefix"};
+  }
+  static std::vector<std::string> rules_of_name(const Compiled& c, const std::string& pattern) {
+    for (const auto& name : c.rules.names) {
+      if (name.pattern == pattern) return describe(c, name.list);
+    }
+    return {"no such pattern"};
+  }
+  static std::vector<std::string> match(const Compiled& c, const std::string& name) {
+    std::vector<std::string> out;
+    for (const auto* e : c.names.match(name)) out.push_back(e->pattern.text());
+    return out;
+  }
+
+  std::string dir_;
+  std::unique_ptr<NameIds> ids_;
+};
+
+TEST_F(CompilerTest, NarrowPrefixCarriesTheRulesOfTheWideOnesInOrderOfPriority) {
+  const auto c = compile_text(R"(
+  - {name: b, priority: 300, action: allow, rules: [{name: wide, addresses: [10.0.0.0/8], ports: ["*"], protocols: [tcp]}]}
+  - {name: a, priority: 200, action: deny, rules: [{name: narrow, addresses: [10.1.0.0/16], ports: [22], protocols: [tcp]}]}
+  - {name: c, priority: 400, action: allow, rules: [{name: host, addresses: [10.1.2.3], ports: [53], protocols: [udp]}]}
+)");
+  EXPECT_THAT(rules_of_prefix(c, "10.0.0.0/8"), ElementsAre("wide:tcp/*"));
+  EXPECT_THAT(rules_of_prefix(c, "10.1.0.0/16"), ElementsAre("!narrow:tcp/22", "wide:tcp/*"));
+  EXPECT_THAT(rules_of_prefix(c, "10.1.2.3/32"),
+              ElementsAre("!narrow:tcp/22", "wide:tcp/*", "host:udp/53"));
+}
+
+TEST_F(CompilerTest, FamiliesDoNotLendEachOtherRules) {
+  const auto c = compile_text(R"(
+  - {name: a, priority: 200, action: allow, rules: [{name: all6, addresses: ["::/0"], ports: ["*"], protocols: [any]}]}
+  - {name: b, priority: 300, action: deny, rules: [{name: v4, addresses: [10.0.0.0/8], ports: ["*"], protocols: [any]}]}
+)");
+  EXPECT_THAT(rules_of_prefix(c, "10.0.0.0/8"), ElementsAre("!v4:any/*"));
+}
+
+TEST_F(CompilerTest, EntriesThatCanNeverDecideAreLeftOut) {
+  const auto c = compile_text(R"(
+  - {name: a, priority: 200, action: allow, rules: [{name: all, addresses: [10.0.0.0/8], ports: ["*"], protocols: [any]}]}
+  - {name: b, priority: 300, action: deny, rules: [{name: late, addresses: [10.1.0.0/16], ports: [22], protocols: [tcp]}]}
+)");
+  EXPECT_THAT(rules_of_prefix(c, "10.1.0.0/16"), ElementsAre("all:any/*"));
+}
+
+TEST_F(CompilerTest, SpecificPatternCarriesTheRulesOfWildcardsAboveIt) {
+  const auto c = compile_text(R"(
+  - name: deny
+    priority: 100
+    action: deny
+    rules: [{name: bad, fqdns: [evil.blob.example.net], ports: ["*"], protocols: [any]}]
+  - name: allow
+    priority: 200
+    action: allow
+    rules:
+      - {name: blob, fqdns: ["*.blob.example.net"], ports: [443]}
+      - {name: all, fqdns: ["*.example.net"], ports: [80]}
+      - {name: disks, fqdns: ["md-*.blob.example.net"], ports: [8443]}
+)");
+  EXPECT_THAT(rules_of_name(c, "evil.blob.example.net"), ElementsAre("!bad:tcp/*", "!bad:udp/*"));
+  EXPECT_THAT(rules_of_name(c, "*.blob.example.net"), ElementsAre("blob:tcp/443", "all:tcp/80"));
+  EXPECT_THAT(rules_of_name(c, "md-*.blob.example.net"),
+              ElementsAre("blob:tcp/443", "all:tcp/80", "disks:tcp/8443"));
+  EXPECT_THAT(rules_of_name(c, "*.example.net"), ElementsAre("all:tcp/80"));
+
+  EXPECT_THAT(match(c, "evil.blob.example.net"), ElementsAre("evil.blob.example.net"));
+  EXPECT_THAT(match(c, "md-1.blob.example.net"), ElementsAre("md-*.blob.example.net"));
+  EXPECT_THAT(match(c, "a.md-1.blob.example.net"), ElementsAre("*.blob.example.net"));
+  EXPECT_THAT(match(c, "x.example.net"), ElementsAre("*.example.net"));
+  EXPECT_THAT(match(c, "example.net"), ElementsAre());
+  EXPECT_THAT(match(c, "evilexample.net"), ElementsAre());
+}
+
+TEST_F(CompilerTest, CrossingInLabelPatternsBothCount) {
+  const auto c = compile_text(R"(
+  - name: allow
+    priority: 200
+    action: allow
+    rules:
+      - {name: front, fqdns: ["a*.example.net"], ports: [443]}
+      - {name: back, fqdns: ["*z.example.net"], ports: [80]}
+)");
+  EXPECT_THAT(match(c, "abz.example.net"),
+              UnorderedElementsAre("a*.example.net", "*z.example.net"));
+  EXPECT_THAT(match(c, "abc.example.net"), ElementsAre("a*.example.net"));
+}
+
+TEST_F(CompilerTest, OnlyAllowedExactNamesAreResolvedAhead) {
+  const auto c = compile_text(R"(
+  - {name: d, priority: 100, action: deny, rules: [{name: x, fqdns: [denied.example.net], ports: ["*"]}]}
+  - {name: a, priority: 200, action: allow, rules: [{name: y, fqdns: [one.example.net, "*.example.org"], ports: [443]}]}
+)",
+                              "dns: {resolve: [api.example.org]}\n");
+  EXPECT_THAT(c.resolve, UnorderedElementsAre("one.example.net", "api.example.org"));
+}
+
+TEST_F(CompilerTest, NamesWithNothingAllowedAreMarked) {
+  const auto c = compile_text(R"(
+  - name: d
+    priority: 100
+    action: deny
+    rules:
+      - {name: all, fqdns: [evil.example.net], ports: ["*"], protocols: [any]}
+      - {name: one, fqdns: [half.example.net], ports: [22]}
+  - {name: a, priority: 200, action: allow, rules: [{name: y, fqdns: ["*.example.net"], ports: [443], allowPrivate: true}]}
+)");
+  const auto find = [&](const std::string& pattern) {
+    for (const auto& n : c.rules.names) {
+      if (n.pattern == pattern) return n;
+    }
+    return enforce::RuleSet::Name{};
+  };
+  EXPECT_FALSE(find("evil.example.net").allows);
+  EXPECT_FALSE(find("evil.example.net").allow_private);
+  EXPECT_TRUE(find("half.example.net").allows);
+  EXPECT_TRUE(find("half.example.net").allow_private);
+  EXPECT_TRUE(find("*.example.net").allows);
+}
+
+TEST_F(CompilerTest, DnsFilterFollowsTheModeUnlessSaid) {
+  using Filter = enforce::RuleSet::Dns::Filter;
+  const std::string rules =
+      "  - {name: a, priority: 200, action: allow, rules: [{name: y, fqdns: [a.example], ports: "
+      "[1]}]}\n";
+  const auto by_mode = compile_text(rules);
+  EXPECT_EQ(by_mode.rules.dns.filter, Filter::Enforce);
+  EXPECT_THAT(by_mode.rules.dns.ask_only, ElementsAre("corp.example"));
+  EXPECT_EQ(by_mode.rules.dns.resolvers.size(), 1u);
+  const auto off =
+      compile_text(rules, "dns: {filter: off, searchDomains: [svc.cluster.local], grace: 1m}\n");
+  EXPECT_EQ(off.rules.dns.filter, Filter::Off);
+  EXPECT_EQ(off.rules.dns.grace, std::chrono::seconds(60));
+  EXPECT_THAT(off.rules.dns.ask_only, ElementsAre("corp.example", "svc.cluster.local"));
+  EXPECT_EQ(compile_text(rules, "dns: {filter: audit}\n").rules.dns.filter, Filter::Audit);
+}
+
+TEST_F(CompilerTest, AuditFollowsTheRuleNotTheWholeForAllowRules) {
+  const auto c = compile_text(R"(
+  - {name: d, priority: 100, action: deny, mode: audit, rules: [{name: tried, addresses: [10.0.0.0/8], ports: ["*"], protocols: [tcp]}]}
+  - {name: a, priority: 200, action: allow, rules: [{name: leaving, mode: audit, addresses: [192.0.2.0/24], ports: ["*"], protocols: [tcp]}, {name: plain, addresses: [198.51.100.0/24], ports: ["*"], protocols: [tcp]}]}
+)");
+  EXPECT_THAT(rules_of_prefix(c, "10.0.0.0/8"), ElementsAre("!tried:tcp/* audit"));
+  EXPECT_THAT(rules_of_prefix(c, "192.0.2.0/24"), ElementsAre("leaving:tcp/* audit"));
+  EXPECT_THAT(rules_of_prefix(c, "198.51.100.0/24"), ElementsAre("plain:tcp/*"));
+}
+
+TEST_F(CompilerTest, TooManyPortRangesOnOneDestinationAreRefusedByName) {
+  std::string ports;
+  for (int i = 0; i < 200; ++i) ports += (i ? "," : "") + std::to_string(1000 + 2 * i);
+  const auto parsed = policy::parse_policy(
+      "version: 1\nmode: enforce\ncollections:\n  - {name: a, priority: 100, action: allow, rules: "
+      "[{name: r, addresses: [192.0.2.9], protocols: [tcp], ports: [" +
+          ports + "]}]}\n",
+      "test.yaml", policy::TagCatalog::builtin());
+  ASSERT_TRUE(parsed);
+  const auto compiled = compile(parsed->policy, 1, {}, *ids_);
+  ASSERT_FALSE(compiled);
+  EXPECT_NE(compiled.error().message.find("192.0.2.9/32"), std::string::npos)
+      << compiled.error().message;
+}
+
+TEST_F(CompilerTest, NumbersOfPatternsStayAcrossCompilations) {
+  const std::string text =
+      "  - {name: a, priority: 200, action: allow, rules: [{name: y, fqdns: [b.example, "
+      "a.example], ports: [1]}]}\n";
+  const auto first = compile_text(text);
+  const auto other = compile_text(
+      "  - {name: a, priority: 200, action: allow, rules: [{name: y, fqdns: [c.example, "
+      "a.example], ports: [1]}]}\n");
+  const auto id = [](const Compiled& c, const std::string& pattern) -> std::uint32_t {
+    for (const auto& n : c.rules.names) {
+      if (n.pattern == pattern) return n.name_id;
+    }
+    return 0;
+  };
+  EXPECT_NE(id(first, "a.example"), 0u);
+  EXPECT_EQ(id(first, "a.example"), id(other, "a.example"));
+  EXPECT_NE(id(first, "b.example"), id(other, "c.example"));
+}
+
+}  // namespace
+}  // namespace egressd::daemon

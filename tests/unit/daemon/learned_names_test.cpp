@@ -1,0 +1,52 @@
+#include "daemon/learned_names.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace egressd::daemon {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+const net::IpAddress kAddress = *net::IpAddress::parse("203.0.113.1");
+
+dns::Answer answer(const std::string& fqdn) {
+  dns::Answer a;
+  a.fqdn = fqdn;
+  a.cname_chain = {"edge." + fqdn};
+  a.addresses = {kAddress};
+  return a;
+}
+
+TEST(LearnedNames, AnAddressKeepsEveryNameItWasGivenFor) {
+  LearnedNames names;
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("b.example"), {{kAddress, 2, seconds(200)}});
+  EXPECT_THAT(names.fqdns(kAddress), ElementsAre("b.example", "a.example"));
+  ASSERT_EQ(names.origins(kAddress, 1).size(), 1u);
+  EXPECT_THAT(names.origins(kAddress, 1)[0].cname_chain, ElementsAre("edge.a.example"));
+  EXPECT_THAT(names.origins(kAddress, 3), IsEmpty());
+}
+
+TEST(LearnedNames, TheLatestAnswerOfANameCounts) {
+  LearnedNames names;
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("a.example"), {{kAddress, 1, seconds(300)}});
+  EXPECT_EQ(names.origins(kAddress, 1).at(0).expires, seconds(300));
+}
+
+TEST(LearnedNames, WhatHasEndedIsForgotten) {
+  LearnedNames names;
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("b.example"), {{kAddress, 2, seconds(200)}});
+  names.forget(seconds(150));
+  EXPECT_THAT(names.fqdns(kAddress), ElementsAre("b.example"));
+  names.forget(seconds(250));
+  EXPECT_THAT(names.fqdns(kAddress), IsEmpty());
+  EXPECT_THAT(names.all(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace egressd::daemon
