@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# mode: audit lets everything pass and records what enforce would refuse.
+set -euo pipefail
+cd "$(dirname "$0")"
+source ./sandbox.sh
+
+sandbox_up
+listen tcp 22 udp 5353
+write_policy <<END
+version: 1
+mode: audit
+dns:
+  servers: [$DNS4]
+collections:
+  - name: net
+    priority: 200
+    action: allow
+    rules:
+      - {name: ssh, addresses: [203.0.113.0/24], ports: [22], protocols: [tcp]}
+END
+start_egressd "$POLICY"
+would_pass() {
+  local what=$1 address=$2 reason=$3 lines before
+  shift 3
+  lines=$(audit_lines)
+  before=$(status_number audit)
+  expect_ok "$what passes" "$@"
+  check "$what is recorded" wait_until 2 recorded "$lines" '"verdict":"would_deny"' \
+    "\"$address\"" "\"reason\":\"$reason\""
+  check "$what is counted" test "$(status_number audit)" -gt "$before"
+}
+recorded() { audit_records "$@" >/dev/null; }
+would_pass "TCP" 198.51.100.9 default_deny tcp 198.51.100.9 22
+would_pass "TCP over IPv6" 2001:db8:b::9 default_deny tcp 2001:db8:b::9 22
+would_pass "UDP" 198.51.100.10 default_deny udp 198.51.100.10 5353
+would_pass "another port" 203.0.113.5 port_not_allowed udp 203.0.113.5 5353
+lines=$(audit_lines)
+expect_ok "what a rule allows" tcp 203.0.113.5 22
+sleep 0.3
+check "… leaves no record" test "$(audit_lines)" -eq "$lines"
+
+sed -i 's/^mode: audit/mode: enforce/' "$POLICY"
+reload_egressd
+expect_errno EPERM default_deny "the same in enforce" tcp 198.51.100.9 22
+expect_ok "what a rule allows" tcp 203.0.113.5 22
+finish

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# A new policy holds from the moment the reload is done, also for connections that were open.
+set -euo pipefail
+cd "$(dirname "$0")"
+source ./sandbox.sh
+
+sandbox_up
+listen tcp 22 23
+open() {
+write_policy <<END
+version: 1
+mode: enforce
+dns:
+  servers: [$DNS4]
+collections:
+  - name: net
+    priority: 200
+    action: allow
+    rules:
+      - {name: net, addresses: [$1], ports: [22], protocols: [tcp]}
+END
+}
+open 203.0.113.0/24
+start_egressd "$POLICY"
+expect_ok "allowed at first" tcp 203.0.113.5 22
+expect_errno EPERM default_deny "refused at first" tcp 198.51.100.9 22
+HOLD_TIMEOUT=500 hold_open 203.0.113.5 22
+expect_hold_ok "open connection"
+open 198.51.100.0/24
+reload_egressd
+expect_ok "allowed now" tcp 198.51.100.9 22
+expect_errno EPERM default_deny "refused now" tcp 203.0.113.5 22
+line=$(hold_echo)
+check "the open connection is cut: $line" test "${line%% *}" != ok
+open 203.0.113.0/24
+reload_egressd
+expect_ok "allowed again" tcp 203.0.113.5 22
+finish
