@@ -52,7 +52,8 @@ class Backend {
   virtual Result<void> learn(std::span<const LearnedAddress> addresses) = 0;
   // Every grant in the kernel, expired ones too.
   virtual Result<std::vector<LearnedAddress>> learned() = 0;
-  // Frees grants that expired before `now`; returns how many.
+  // Frees grants that expired before `now`; returns how many. A time before the boot (soon after
+  // it, now minus some delay) frees none.
   virtual Result<std::size_t> expire(BootTime now) = 0;
   // Forgets every grant.
   virtual Result<void> forget_learned() = 0;

@@ -627,6 +627,8 @@ Result<std::vector<LearnedAddress>> BpfBackend::learned() {
 }
 
 Result<std::size_t> BpfBackend::expire(BootTime now) {
+  // Before the boot nothing can have ended; as an unsigned number it would be the far future.
+  if (now <= BootTime{0}) return 0;
   const auto limit = static_cast<__u64>(now.count());
   std::vector<egressd_grant_request> requests;
   std::size_t freed = 0;

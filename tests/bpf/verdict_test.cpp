@@ -151,6 +151,24 @@ TEST_F(VerdictTest, LearnedAddressesFollowTheirNamesRulesAndEnd) {
   expect(to("203.0.113.1", 5831, 17), kPass, EGRESSD_ALLOW_FQDN_RULE);
 }
 
+TEST_F(VerdictTest, SweepingFreesWhatHasEndedAndNothingBeforeTheBoot) {
+  rules_.names = {{3, list({{0, Protocol::Tcp, {443, 443}, Action::Allow, false}}), "a.example"}};
+  apply();
+  const auto now = SystemClock().now();
+  const std::vector<enforce::LearnedAddress> grants = {
+      {*IpAddress::parse("203.0.113.1"), 3, now + std::chrono::hours(1)},
+      {*IpAddress::parse("203.0.113.2"), 3, now - std::chrono::nanoseconds(1)}};
+  ASSERT_TRUE(backend_->learn(grants));
+  // Ten minutes ago, on a machine that is up for less.
+  EXPECT_EQ(backend_->expire(std::chrono::minutes(-10)), 0u);
+  EXPECT_EQ(backend_->expire(BootTime{0}), 0u);
+  EXPECT_EQ(backend_->learned()->size(), 2u);
+  EXPECT_EQ(backend_->expire(now), 1u);
+  EXPECT_EQ(backend_->learned()->size(), 1u);
+  expect(to("203.0.113.1", 443), kPass, EGRESSD_ALLOW_FQDN_RULE);
+  expect(to("203.0.113.2", 443), kDrop, EGRESSD_DENY_DEFAULT);
+}
+
 TEST_F(VerdictTest, AllowOfOneNameOutweighsRefusalOfAnother) {
   rules_.names = {
       {1, list({{0, Protocol::Tcp, {}, Action::Deny, false}}), "bad.example"},
