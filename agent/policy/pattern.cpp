@@ -230,7 +230,6 @@ std::expected<FqdnPattern, std::string> FqdnPattern::parse(std::string_view text
   if (body.ends_with('.')) body.remove_suffix(1);
   const Labels labels = split(body);
   std::string canonical;
-  std::size_t stars = 0;
   std::size_t last_star = 0;  // index of the last label with a wildcard
   for (std::size_t i = 0; i < labels.size(); ++i) {
     std::string label = lowered(labels[i]);
@@ -260,7 +259,6 @@ std::expected<FqdnPattern, std::string> FqdnPattern::parse(std::string_view text
         return std::unexpected("label " + quoted(label) +
                                " leaves no room for '*': DNS allows 63 bytes between two dots");
       last_star = i;
-      ++stars;
     } else if (!is_ascii(label)) {
       auto converted = to_a_labels(label);
       if (!converted)
@@ -277,8 +275,8 @@ std::expected<FqdnPattern, std::string> FqdnPattern::parse(std::string_view text
     if (i > 0) canonical += '.';
     canonical += label;
   }
-  if (canonical.size() - stars >= kMaxName)
-    return std::unexpected(too_long(text, canonical.size()));
+  // Each `*` counts as the byte it must have room for.
+  if (canonical.size() > kMaxName) return std::unexpected(too_long(text, canonical.size()));
   if (all_digits(split(canonical).back())) return std::unexpected(numeric_end(text));
 
   // Whoever can register a name that the pattern matches is let in: `*` must stay left of the

@@ -98,6 +98,13 @@ TEST(FqdnPattern, ExactMatchesOnlyItself) {
   EXPECT_FALSE(p.matches("azure.com"));
 }
 
+TEST(FqdnPattern, EveryStarHasRoomInANameOf253Bytes) {
+  const std::string rest = "." + repeat(std::string(59, 'a') + ".", 4) + "contoso.com";
+  ASSERT_EQ(rest.size(), 252u);
+  EXPECT_FALSE(FqdnPattern::parse("a*" + rest));
+  EXPECT_TRUE(FqdnPattern::parse("a*" + rest.substr(0, 1) + rest.substr(2)));
+}
+
 TEST(FqdnPattern, StarInsideALabelStaysInThatLabel) {
   const auto p = pattern("md-*.blob.storage.azure.net");
   EXPECT_EQ(p.kind(), FqdnPattern::Kind::InLabel);
