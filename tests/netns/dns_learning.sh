@@ -70,6 +70,12 @@ into "$S" ip addr add fd65:6772::1/64 dev eg1 nodad
 into "$S" ip link set eg1 up
 into "$C" ip route add default via 192.0.2.1
 into "$C" ip -6 route add default via fd65:6772::1
+# Neighbour discovery loses its first packet while the link comes up, and asks again after a second.
+for gateway in 192.0.2.1 fd65:6772::1; do
+  for _ in $(seq 20); do
+    into "$C" ping -q -c 1 -W 1 "$gateway" >/dev/null && break
+  done
+done
 into "$S" ip route add local 20.0.0.0/8 dev lo
 into "$S" ip -6 route add local 2a20::/16 dev lo
 WHERE=$C

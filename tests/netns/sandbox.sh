@@ -343,12 +343,15 @@ start_egressd() {
     --log-level "${EGRESSD_LOG_LEVEL:-info}" "$@" >>"$SANDBOX_AUDIT" \
     2>>"$SANDBOX_DIR/egressd.log"
   SANDBOX_AGENT=$REPLY
-  wait_until 15 egressd_in_force || die "egressd has no generation in force"
+  wait_until 15 egressd_in_force || die "egressd does not enforce: $(ctl status)"
 }
 
+# The control socket answers before the programs are in place: they wait for the first DNS answers.
 egressd_in_force() {
+  local status
   kill -0 "$SANDBOX_AGENT" 2>/dev/null || die "egressd ended"
-  [[ $(status_number generation) -ge 1 ]]
+  status=$(ctl status --json 2>/dev/null) || return 1
+  [[ $status == *'"attached":true'* && $status != *'"attached":false'* ]]
 }
 
 # Reads $POLICY again and waits for the new generation.
