@@ -112,6 +112,8 @@ static __always_inline void dns_identify(struct __sk_buff *skb, struct egressd_d
 		return;
 	e->tgid = st->tgid;
 	e->pid = st->pid;
+	if (!e->cgroup_id)
+		e->cgroup_id = st->cgroup_id;
 	__builtin_memcpy(e->comm, st->comm, sizeof(e->comm));
 }
 
@@ -147,8 +149,7 @@ static __always_inline void dns_report(struct __sk_buff *skb, struct dns_scratch
 	e->uid = 0;
 	__builtin_memset(e->comm, 0, sizeof(e->comm));
 	e->generation = egressd_generation();
-	if (kind == EGRESSD_DNS_EVENT_DENIED)
-		dns_identify(skb, e);
+	dns_identify(skb, e);
 	flags = BPF_RB_NO_WAKEUP;
 	if (kind == EGRESSD_DNS_EVENT_TOO_LARGE ||
 	    bpf_ringbuf_query(&egressd_devents, BPF_RB_AVAIL_DATA) > 1 << 18)

@@ -428,7 +428,7 @@ struct egressd_dns_event {
 	__u8 pad[3];
 	__u32 ttl_s; /* smallest of the answer, before clamping */
 	__u32 length;
-	__u32 tgid; /* who asked, of a refused question; 0 = unknown */
+	__u32 tgid; /* who asked; 0 = unknown */
 	__u32 pid;
 	__u32 uid;
 	__u32 generation;

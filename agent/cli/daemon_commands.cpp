@@ -127,14 +127,24 @@ std::string joined(const ordered_json& j, const char* key, const char* separator
   return out;
 }
 
-// "a.example -> b.example: 192.0.2.1, 192.0.2.2 (ttl 60s, from 192.0.2.53)"
+// "curl[4711]", or where the entry comes from if nobody asked: policy, resolver.
+std::string asker_text(const ordered_json& j) {
+  const auto it = j.find("asked_by");
+  if (it == j.end() || !it->is_object()) return text_of(j, "source");
+  const std::string comm = text_of(*it, "comm");
+  return (comm == "-" || comm.empty() ? "?" : comm) + "[" + text_of(*it, "pid") + "]";
+}
+
+// "a.example -> b.example: 192.0.2.1, 192.0.2.2 (ttl 60s, from 192.0.2.53, asked by curl[4711])"
 std::string learned_text(const ordered_json& j) {
   std::string line = text_of(j, "fqdn");
   if (const auto chain = joined(j, "cname_chain", " -> "); !chain.empty()) line += " -> " + chain;
   line += ": " + joined(j, "addresses", ", ") + " (ttl ";
   const auto ttl = number_of(j, "ttl_seconds");
   line += !ttl ? "-" : *ttl > 0 ? format_seconds(*ttl) : "0s";
-  return printable(line + ", from " + text_of(j, "server") + ")");
+  line += ", from " + text_of(j, "server");
+  if (j.contains("asked_by")) line += ", asked by " + asker_text(j);
+  return printable(line + ")");
 }
 
 }  // namespace
@@ -153,6 +163,10 @@ int status(const DaemonOptions& options, Streams io) {
   const auto uptime = number_of(j, "uptime_seconds");
   rows.push_back({"uptime", !uptime ? "-" : *uptime > 0 ? format_seconds(*uptime) : "0s"});
   rows.push_back({"learned_entries", text_of(j, "learned_entries")});
+  if (const auto m = j.find("meanwhile"); m != j.end() && m->is_object())
+    rows.push_back({"while no agent ran", text_of(*m, "denials") + " denials, " +
+                                              text_of(*m, "questions") + " refused questions, " +
+                                              text_of(*m, "learned") + " answers learned"});
   write_table(io.out, rows);
   print_array(j, "layers", io.out, [](const ordered_json& layer) {
     const auto attached = layer.find("attached");
@@ -178,7 +192,8 @@ int status(const DaemonOptions& options, Streams io) {
 int list(const DaemonOptions& options, Streams io) {
   auto answer = ask(options.socket, "list");
   if (!answer) return report(answer.error(), options, io);
-  std::vector<std::vector<std::string>> rows{{"ADDRESS", "NAME", "PATTERN", "RULE", "TIME LEFT"}};
+  std::vector<std::vector<std::string>> rows{
+      {"ADDRESS", "NAME", "PATTERN", "RULE", "ASKED BY", "TIME LEFT"}};
   std::size_t missing = 0;
   for (;;) {
     const auto line = answer->client.read_line(kTimeout);
@@ -199,8 +214,10 @@ int list(const DaemonOptions& options, Streams io) {
     }
     if (j.contains("dropped")) continue;
     const auto left = number_of(j, "expires_in_seconds");
-    rows.push_back({text_of(j, "address"), text_of(j, "fqdn"), text_of(j, "pattern"),
-                    text_of(j, "collection") + "/" + text_of(j, "rule"),
+    std::string name = text_of(j, "fqdn");
+    if (const auto chain = joined(j, "cname_chain", " -> "); !chain.empty()) name += " -> " + chain;
+    rows.push_back({text_of(j, "address"), std::move(name), text_of(j, "pattern"),
+                    text_of(j, "collection") + "/" + text_of(j, "rule"), asker_text(j),
                     left ? format_seconds(*left) : "-"});
   }
   if (!options.json) write_table(io.out, rows);

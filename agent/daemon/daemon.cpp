@@ -101,6 +101,7 @@ class DaemonImpl final : public Daemon {
   void on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
                       std::span<const std::uint8_t> message);
   void on_dns_denied(const egressd_dns_event& event, const std::string& question);
+  AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);
   void keep_resolved();
   void put_on_record(const audit::Record& record);
@@ -128,6 +129,8 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<LocalAddresses> local_addresses_;
 
   bool adopted_ = false;
+  Meanwhile seen_;       // read from the kernel since start
+  Meanwhile meanwhile_;  // of it, what was there already
   bool attached_ = false;
   std::string attach_error_;
   BootTime attach_deadline_{0};
@@ -367,7 +370,7 @@ void DaemonImpl::rejudge_learned() {
     const auto grants = grants_for(compiled_.names, k.origin.fqdn, k.address, k.origin.expires);
     if (auto r = backend_->learn(grants); !r) spdlog::error("{}", r.error().message);
     learned_.record({k.origin.source, k.origin.fqdn, k.origin.cname_chain, {k.address}, seconds(0)},
-                    grants);
+                    grants, k.origin.asker);
   }
 }
 
@@ -444,6 +447,20 @@ Result<void> DaemonImpl::open_events() {
   });
   if (!watched) return watched;
   drain_dns_events();
+  if (!adopted_) return {};
+
+  for (std::size_t taken = 1; taken != 0;) {
+    auto polled = events_->poll();
+    if (!polled) return std::unexpected(std::move(polled.error()));
+    taken = *polled;
+  }
+  if (auto r = dns_events_->poll(std::numeric_limits<std::size_t>::max()); !r)
+    return std::unexpected(std::move(r.error()));
+  meanwhile_ = seen_;
+  spdlog::info(
+      "while no agent was running: {} denials, {} refused DNS questions, {} DNS answers learned "
+      "from",
+      meanwhile_.denials, meanwhile_.questions, meanwhile_.learned);
   return {};
 }
 
@@ -505,13 +522,23 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
       if (name_id != 0) grants.push_back({address, name_id, expires});
     }
   }
-  learned_.record(answer, grants);
-  spdlog::debug("{} -> {} address(es) learned from the answer of {}", question.name,
-                event.addresses, address_of(event.server).to_string());
-  if (!dns_watchers_.empty()) dns_watchers_.broadcast(to_json(answer, address_of(event.server)));
+  Asker asker{event.tgid, event.uid, event.cgroup_id, {}};
+  asker.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
+  learned_.record(answer, grants, asker);
+  ++seen_.learned;
+  spdlog::debug("{} -> {} address(es) learned from the answer of {}, asked by {}[{}]",
+                question.name, event.addresses, address_of(event.server).to_string(), asker.comm,
+                asker.pid);
+  if (!dns_watchers_.empty())
+    dns_watchers_.broadcast(to_json(answer, address_of(event.server), asked_by(asker)));
+}
+
+AskedBy DaemonImpl::asked_by(const Asker& who) {
+  return {who, who.cgroup_id == 0 ? "" : cgroup_paths_->find(who.cgroup_id).value_or("")};
 }
 
 void DaemonImpl::on_dns_denied(const egressd_dns_event& event, const std::string& question) {
+  ++seen_.questions;
   egressd_event denied{};
   denied.time_ns = event.time_ns;
   denied.cgroup_id = event.cgroup_id;
@@ -552,6 +579,7 @@ void DaemonImpl::on_dns_too_large(const std::string& name) {
 }
 
 void DaemonImpl::on_event(const egressd_event& event) {
+  ++seen_.denials;
   audit::RecordContext context;
   const auto names = rule_names_.find(event.generation);
   if (names != rule_names_.end() && event.rule_id < names->second.size()) {
@@ -639,7 +667,8 @@ void DaemonImpl::answer_list(control::Responder& responder) {
          .rule = rule.rule,
          .source = "policy",
          .cname_chain = {},
-         .expires_in = std::nullopt});
+         .expires_in = std::nullopt,
+         .asked_by = std::nullopt});
   }
   std::map<std::uint32_t, std::uint32_t> list_of_name;
   for (const auto& name : compiled_.rules.names) list_of_name[name.name_id] = name.list;
@@ -664,7 +693,8 @@ void DaemonImpl::answer_list(control::Responder& responder) {
                       .rule = rule.rule,
                       .source = "earlier run",
                       .cname_chain = {},
-                      .expires_in = std::chrono::duration_cast<seconds>(grant.expires - now)};
+                      .expires_in = std::chrono::duration_cast<seconds>(grant.expires - now),
+                      .asked_by = std::nullopt};
       const auto origins = learned_.origins(grant.address, grant.name_id);
       if (origins.empty()) state->ready.push_back(entry);
       for (const LearnedNames::Origin& origin : origins) {
@@ -674,6 +704,7 @@ void DaemonImpl::answer_list(control::Responder& responder) {
                        : origin.source == dns::Answer::Source::Kernel ? "kernel"
                                                                       : "proxy";
         entry.expires_in = std::chrono::duration_cast<seconds>(origin.expires - now);
+        if (origin.source == dns::Answer::Source::Kernel) entry.asked_by = asked_by(origin.asker);
         state->ready.push_back(entry);
       }
     }
@@ -692,6 +723,7 @@ StatusReport DaemonImpl::status_report() {
   report.cgroup = options_.cgroup_path;
   report.uptime = std::chrono::duration_cast<seconds>(clock_.now() - started_);
   report.adopted = adopted_;
+  report.meanwhile = meanwhile_;
   report.layers = backend_->layers();
   if (auto counters = backend_->counters()) report.counters = *counters;
   if (auto grants = backend_->learned()) report.learned_entries = grants->size();

@@ -5,10 +5,22 @@
 namespace egressd::daemon {
 
 void LearnedNames::record(const dns::Answer& answer,
-                          const std::vector<enforce::LearnedAddress>& grants) {
-  for (const enforce::LearnedAddress& grant : grants)
-    addresses_[grant.address][{grant.name_id, answer.fqdn}] = {answer.fqdn, answer.cname_chain,
-                                                               answer.source, grant.expires};
+                          const std::vector<enforce::LearnedAddress>& grants, const Asker& asker) {
+  for (const enforce::LearnedAddress& grant : grants) {
+    ByName& names = addresses_[grant.address];
+    const auto [it, added] = names.try_emplace({grant.name_id, answer.fqdn});
+    it->second.origin = {answer.fqdn, answer.cname_chain, answer.source, grant.expires, asker};
+    if (added)
+      it->second.heard = heard_.insert(heard_.end(), {grant.address, it});
+    else
+      heard_.splice(heard_.end(), heard_, it->second.heard);
+    if (heard_.size() <= max_origins_) continue;
+    const auto [address, oldest] = heard_.front();
+    heard_.pop_front();
+    const auto found = addresses_.find(address);
+    found->second.erase(oldest);
+    if (found->second.empty()) addresses_.erase(found);
+  }
 }
 
 std::vector<LearnedNames::Origin> LearnedNames::origins(const net::IpAddress& address,
@@ -16,8 +28,8 @@ std::vector<LearnedNames::Origin> LearnedNames::origins(const net::IpAddress& ad
   std::vector<Origin> found;
   const auto it = addresses_.find(address);
   if (it == addresses_.end()) return found;
-  for (const auto& [key, origin] : it->second) {
-    if (key.first == name_id) found.push_back(origin);
+  for (const auto& [key, entry] : it->second) {
+    if (key.first == name_id) found.push_back(entry.origin);
   }
   return found;
 }
@@ -26,7 +38,7 @@ std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address) cons
   const auto it = addresses_.find(address);
   if (it == addresses_.end()) return {};
   std::vector<const Origin*> origins;
-  for (const auto& [key, origin] : it->second) origins.push_back(&origin);
+  for (const auto& [key, entry] : it->second) origins.push_back(&entry.origin);
   std::ranges::stable_sort(origins, std::ranges::greater{},
                            [](const Origin* o) { return o->expires; });
   std::vector<std::string> names;
@@ -39,14 +51,19 @@ std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address) cons
 std::vector<LearnedNames::Known> LearnedNames::all() const {
   std::vector<Known> everything;
   for (const auto& [address, names] : addresses_) {
-    for (const auto& [key, origin] : names) everything.push_back({address, key.first, origin});
+    for (const auto& [key, entry] : names) everything.push_back({address, key.first, entry.origin});
   }
   return everything;
 }
 
 void LearnedNames::forget(BootTime now) {
   for (auto it = addresses_.begin(); it != addresses_.end();) {
-    std::erase_if(it->second, [&](const auto& entry) { return entry.second.expires < now; });
+    std::erase_if(it->second, [&](const auto& item) {
+      const Entry& entry = item.second;
+      if (entry.origin.expires >= now) return false;
+      heard_.erase(entry.heard);
+      return true;
+    });
     it = it->second.empty() ? addresses_.erase(it) : std::next(it);
   }
 }

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <map>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -13,18 +15,33 @@
 
 namespace egressd::daemon {
 
-// What the kernel's grants do not say: which name gave an address, by which CNAMEs, and how the
-// agent came to know. Bounded by what it is told and forget() takes away.
+// Who asked a DNS question, as the kernel noted it; all zero if nobody knows.
+struct Asker {
+  std::uint32_t pid = 0;  // process (tgid)
+  std::uint32_t uid = 0;
+  std::uint64_t cgroup_id = 0;
+  std::string comm;
+};
+
+// What the kernel's grants do not say: which name gave an address, by which CNAMEs, who asked, and
+// how the agent came to know. Bounded: beyond kMaxOrigins the one heard longest ago goes, and only
+// its description with it, never the grant.
 class LearnedNames {
  public:
+  static constexpr std::size_t kMaxOrigins = 65536;
+
   struct Origin {
     std::string fqdn;
     std::vector<std::string> cname_chain;
     dns::Answer::Source source = dns::Answer::Source::Resolver;
     BootTime expires{0};
+    Asker asker;
   };
 
-  void record(const dns::Answer& answer, const std::vector<enforce::LearnedAddress>& grants);
+  explicit LearnedNames(std::size_t max_origins = kMaxOrigins) : max_origins_(max_origins) {}
+
+  void record(const dns::Answer& answer, const std::vector<enforce::LearnedAddress>& grants,
+              const Asker& asker = {});
   // Names this address was given for under this pattern; latest answer of each name.
   [[nodiscard]] std::vector<Origin> origins(const net::IpAddress& address,
                                             std::uint32_t name_id) const;
@@ -39,10 +56,20 @@ class LearnedNames {
   [[nodiscard]] std::vector<Known> all() const;
   // Drops what ended before `now`.
   void forget(BootTime now);
+  [[nodiscard]] std::size_t size() const { return heard_.size(); }
 
  private:
-  using ByName = std::map<std::pair<std::uint32_t, std::string>, Origin>;  // name id, fqdn
+  struct Entry;
+  using ByName = std::map<std::pair<std::uint32_t, std::string>, Entry>;  // name id, fqdn
+  using Heard = std::list<std::pair<net::IpAddress, ByName::const_iterator>>;
+  struct Entry {
+    Origin origin;
+    Heard::iterator heard;
+  };
+
+  std::size_t max_origins_;
   std::unordered_map<net::IpAddress, ByName> addresses_;
+  Heard heard_;  // every entry, the one heard longest ago first
 };
 
 }  // namespace egressd::daemon

@@ -104,6 +104,15 @@ const char* dns_name(std::size_t outcome) {
   }
 }
 
+nlohmann::json json_of(const AskedBy& asked_by) {
+  nlohmann::json json{{"pid", asked_by.who.pid},
+                      {"uid", asked_by.who.uid},
+                      {"comm", asked_by.who.comm},
+                      {"cgroup_id", asked_by.who.cgroup_id}};
+  if (!asked_by.cgroup.empty()) json["cgroup"] = asked_by.cgroup;
+  return json;
+}
+
 }  // namespace
 
 std::string to_json(const StatusReport& report) {
@@ -116,6 +125,10 @@ std::string to_json(const StatusReport& report) {
   json["pid"] = ::getpid();
   json["uptime_seconds"] = report.uptime.count();
   json["adopted"] = report.adopted;
+  if (report.adopted)
+    json["meanwhile"] = {{"denials", report.meanwhile.denials},
+                         {"learned", report.meanwhile.learned},
+                         {"questions", report.meanwhile.questions}};
   json["learned_entries"] = report.learned_entries;
   json["layers"] = nlohmann::json::array();
   for (const auto& layer : report.layers)
@@ -156,15 +169,18 @@ std::string to_json(const ListEntry& entry) {
                       {"pattern", entry.pattern},
                       {"cname_chain", entry.cname_chain}};
   if (entry.expires_in) json["expires_in_seconds"] = entry.expires_in->count();
+  if (entry.asked_by) json["asked_by"] = json_of(*entry.asked_by);
   return dump(json);
 }
 
-std::string to_json(const dns::Answer& answer, const net::IpAddress& server) {
+std::string to_json(const dns::Answer& answer, const net::IpAddress& server,
+                    const AskedBy& asked_by) {
   nlohmann::json json{{"event", "dns_learned"},
                       {"fqdn", answer.fqdn},
                       {"cname_chain", answer.cname_chain},
                       {"ttl_seconds", answer.ttl.count()},
                       {"server", server.to_string()},
+                      {"asked_by", json_of(asked_by)},
                       {"addresses", nlohmann::json::array()}};
   for (const net::IpAddress& address : answer.addresses)
     json["addresses"].push_back(address.to_string());

@@ -7,11 +7,25 @@
 #include <string_view>
 #include <vector>
 
+#include "daemon/learned_names.h"
 #include "dns/resolver.h"
 #include "enforce/backend.h"
 
 // Answers of the control socket as values, and their JSON (control/protocol.md).
 namespace egressd::daemon {
+
+// What the rings of the kernel held when the agent came: it happened while none was running.
+struct Meanwhile {
+  std::uint64_t denials = 0;    // records, would-be denials too
+  std::uint64_t learned = 0;    // DNS answers that taught addresses
+  std::uint64_t questions = 0;  // DNS questions that were refused, or would have been
+};
+
+// Who asked for a name, with the path of the cgroup (empty if it is gone).
+struct AskedBy {
+  Asker who;
+  std::string cgroup;
+};
 
 struct StatusReport {
   bool enforce = false;
@@ -21,6 +35,7 @@ struct StatusReport {
   std::string cgroup;
   std::chrono::seconds uptime{0};
   bool adopted = false;  // found in force at start
+  Meanwhile meanwhile;   // zero unless adopted
   std::vector<enforce::LayerStatus> layers;
   enforce::Counters counters;
   std::size_t learned_entries = 0;
@@ -39,12 +54,14 @@ struct ListEntry {
   std::string source;  // policy | resolver | kernel | proxy | earlier run
   std::vector<std::string> cname_chain;
   std::optional<std::chrono::seconds> expires_in;
+  std::optional<AskedBy> asked_by;  // learned in the kernel only
 };
 
 std::string to_json(const StatusReport& report);
 std::string to_json(const ListEntry& entry);
 // A line of `watch` for what DNS taught.
-std::string to_json(const dns::Answer& answer, const net::IpAddress& server);
+std::string to_json(const dns::Answer& answer, const net::IpAddress& server,
+                    const AskedBy& asked_by);
 std::string generation_json(std::uint32_t generation);
 std::string removed_json(const std::vector<std::string>& removed);
 

@@ -77,6 +77,9 @@ list=$(ctl list --json)
 check "list: what was learned before the kill" grep -qF '"203.0.113.1"' <<<"$list"
 check "list: what was learned without an agent" grep -qF '"203.0.113.101"' <<<"$list"
 check "list: its pattern" test "$(grep -c '"pattern":"\*.wild.test"' <<<"$list")" -ge "$knocks"
+check "list: who asked" grep -q '"comm":"egressd_probe"' <<<"$list"
+check "status: what happened while no agent ran" \
+  grep -qE '"meanwhile":\{"denials":[0-9]+,"learned":[1-9]' <<<"$(ctl status --json)"
 expect_ok "an address from before the kill" tcp 203.0.113.1 443
 expect_unasked other.test "a name without a rule"
 expect_ok "a fresh name" resolve v150.wild.test 443 -4

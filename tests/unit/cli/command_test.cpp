@@ -255,12 +255,17 @@ TEST_F(CommandTest, StatusShowsDnsCountsAndOnlyTheTroubleThereIs) {
 TEST_F(CommandTest, ListIsATableOrTheLinesAsJson) {
   serve(
       {control::ok_line(),
-       R"({"address":"192.0.2.1","fqdn":"a\u001b.example","pattern":"*.example","collection":"web","rule":"r","expires_in_seconds":65})"});
+       R"({"address":"192.0.2.1","fqdn":"a\u001b.example","pattern":"*.example","collection":"web","rule":"r","expires_in_seconds":65,)"
+       R"("cname_chain":["b.example","c.example"],"asked_by":{"pid":12,"comm":"cu\u001brl"}})",
+       R"({"address":"192.0.2.2","fqdn":"b.example","pattern":"*.example","collection":"web","rule":"r","source":"resolver","expires_in_seconds":5})"});
   const auto table = run("list --socket " + socket.string());
   EXPECT_EQ(table.code, 0) << table.err;
-  EXPECT_THAT(table.out, HasSubstr("192.0.2.1  a\\x1b.example  *.example  web/r  1m5s"));
+  EXPECT_THAT(table.out,
+              HasSubstr("192.0.2.1  a\\x1b.example -> b.example -> c.example  *.example  "
+                        "web/r  cu\\x1brl[12]  1m5s"));
+  EXPECT_THAT(table.out, HasSubstr("*.example  web/r  resolver      5s"));
   const auto lines = run("list --json --socket " + socket.string());
-  EXPECT_EQ(json::parse(lines.out)["address"], "192.0.2.1");
+  EXPECT_EQ(json::parse(lines.out.substr(0, lines.out.find('\n')))["asked_by"]["pid"], 12);
 }
 
 TEST_F(CommandTest, HelpNamesTheExitCodes) {

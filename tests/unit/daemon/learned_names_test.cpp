@@ -48,5 +48,27 @@ TEST(LearnedNames, WhatHasEndedIsForgotten) {
   EXPECT_THAT(names.all(), IsEmpty());
 }
 
+TEST(LearnedNames, BeyondTheBoundTheOneHeardLongestAgoGoes) {
+  LearnedNames names(2);
+  const auto other = *net::IpAddress::parse("203.0.113.2");
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("b.example"), {{other, 2, seconds(200)}});
+  names.record(answer("a.example"), {{kAddress, 1, seconds(300)}});  // heard again
+  names.record(answer("c.example"), {{kAddress, 3, seconds(100)}});
+  EXPECT_EQ(names.size(), 2u);
+  EXPECT_THAT(names.fqdns(kAddress), ElementsAre("a.example", "c.example"));
+  EXPECT_THAT(names.fqdns(other), IsEmpty());
+  names.forget(seconds(1000));
+  EXPECT_EQ(names.size(), 0u);
+}
+
+TEST(LearnedNames, WhoAskedLastIsKnown) {
+  LearnedNames names;
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}}, {12, 1000, 7, "curl"});
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}}, {13, 1000, 7, "wget"});
+  EXPECT_EQ(names.origins(kAddress, 1).at(0).asker.comm, "wget");
+  EXPECT_EQ(names.origins(kAddress, 1).at(0).asker.pid, 13u);
+}
+
 }  // namespace
 }  // namespace egressd::daemon
