@@ -10,13 +10,16 @@
  *      link housekeeping that never leaves the link: DHCP broadcast, ICMPv6 to ff02::/16
  *                                                    EGRESSD_ALLOW_KERNEL
  *   3. port 53 of a trusted resolver                 EGRESSD_ALLOW_RESOLVER
- *   4. network rules of the address, in order        EGRESSD_ALLOW_NETWORK_RULE, EGRESSD_DENY_RULE
- *   5. names known to have the address: if the rules of any of them allow it, it is allowed
+ *   4. port 53 or 853 of anything else, while dns.filter is allowlist: only network rules for
+ *      exactly that port count, and none is refused  EGRESSD_DENY_DNS_SERVER
+ *      (filter audit: what passes by 5 or 6 is recorded as such)
+ *   5. network rules of the address, in order        EGRESSD_ALLOW_NETWORK_RULE, EGRESSD_DENY_RULE
+ *   6. names known to have the address: if the rules of any of them allow it, it is allowed
  *      (the connection may be to that name)          EGRESSD_ALLOW_FQDN_RULE
  *      else if those of one refuse it                EGRESSD_DENY_RULE
- *   6. nothing matched                               EGRESSD_DENY_PORT, _EXPIRED, _DEFAULT
+ *   7. nothing matched                               EGRESSD_DENY_PORT, _EXPIRED, _DEFAULT
  *
- * Then mode: a refusal by 4 or 5 follows the rule's mode, one by 6 the policy's. In audit it
+ * Then mode: a refusal by 5 or 6 follows the rule's mode, one by 4 or 7 the policy's. In audit it
  * passes and `would_deny` says why it would not have.
  */
 #ifndef EGRESSD_DECIDE_H
@@ -31,6 +34,7 @@
 #include "maps.h"
 
 #define EGRESSD_DNS_PORT 53
+#define EGRESSD_DOT_PORT 853 /* DNS over TLS and over QUIC (RFC 7858, RFC 9250) */
 
 struct egressd_verdict {
 	__u32 allow;	  /* 1: it passes */
@@ -92,17 +96,23 @@ static __always_inline int egressd_is_loopback(const struct egressd_addr *a)
 	return w[2] == 0 && (w[3] == bpf_htonl(1) || w[3] == 0);
 }
 
+/* With `proto` of egressd_match(): allow entries count only if they name exactly this port. */
+#define EGRESSD_NARROW 0x100
+
 /*
  * Walks one rule list. Returns 0 if nothing matches, else 1 + index into egressd_rules.
  * A global function with scalar arguments: verified once, whoever calls it.
  */
 __weak __noinline __u32 egressd_match(__u32 slot, __u32 start, __u32 count, __u32 proto, __u32 port)
 {
+	__u32 narrow = proto & EGRESSD_NARROW;
+
 	void *rules = bpf_map_lookup_elem(&egressd_rules, &slot);
 	__u32 i;
 
 	if (!rules)
 		return 0;
+	proto &= ~EGRESSD_NARROW;
 	for (i = 0; i < EGRESSD_MAX_LIST; i++) {
 		__u32 index = start + i;
 		const struct egressd_rule *r;
@@ -115,6 +125,8 @@ __weak __noinline __u32 egressd_match(__u32 slot, __u32 start, __u32 count, __u3
 		if (r->proto && r->proto != proto)
 			continue;
 		if (port < r->port_first || port > r->port_last)
+			continue;
+		if (narrow && r->action == EGRESSD_ACTION_ALLOW && r->port_first != r->port_last)
 			continue;
 		return index + 1;
 	}
@@ -186,6 +198,16 @@ egressd_network_list(const struct egressd_config *cfg, __u32 slot, const struct 
 	}
 }
 
+/* Whether a look-up's result is still the element of that address; see struct egressd_learned. */
+static __always_inline int egressd_still(const struct egressd_learned *v,
+					 const struct egressd_addr *a)
+{
+	const volatile __u64 *x = (const void *)v->addr.addr;
+	const __u64 *y = (const void *)a->addr;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
 /* The rules one name stands for in this generation, NULL if it has none. */
 static __always_inline const struct egressd_list *egressd_name_list(__u32 slot, __u32 name_id)
 {
@@ -244,6 +266,7 @@ static __always_inline void egressd_decide(struct egressd_verdict *v, const stru
 	const struct egressd_learned *learned;
 	const struct egressd_list *list;
 	__u32 zero = 0, slot, match = 0, refused = 0, refused_name = 0, known = 0, expired = 0;
+	__u32 foreign_dns = 0;
 	const __u32 *active;
 	const struct egressd_dns_server *server;
 
@@ -284,11 +307,28 @@ static __always_inline void egressd_decide(struct egressd_verdict *v, const stru
 	}
 
 	list = egressd_network_list(cfg, slot, a);
+	/* Names asked elsewhere are neither judged nor learned: only a rule that means it. */
+	if ((port == EGRESSD_DNS_PORT || port == EGRESSD_DOT_PORT) && cfg->dns_filter &&
+	    (proto == IPPROTO_TCP || proto == IPPROTO_UDP)) {
+		foreign_dns = EGRESSD_DENY_DNS_SERVER;
+		match = list ? egressd_match(slot, list->start, list->count, proto | EGRESSD_NARROW,
+					     port)
+			     : 0;
+		if (match) {
+			egressd_take_rule(v, slot, match, EGRESSD_ALLOW_NETWORK_RULE);
+			return;
+		}
+		if (cfg->dns_filter == EGRESSD_DNS_FILTER_ENFORCE) {
+			v->reason = foreign_dns;
+			goto refused;
+		}
+	}
 	if (list) {
 		known = 1;
 		match = egressd_match(slot, list->start, list->count, proto, port);
 		if (match) {
 			egressd_take_rule(v, slot, match, EGRESSD_ALLOW_NETWORK_RULE);
+			v->would_deny = v->would_deny ?: foreign_dns;
 			return;
 		}
 	}
@@ -302,6 +342,7 @@ static __always_inline void egressd_decide(struct egressd_verdict *v, const stru
 			if (match && egressd_rule_allows(slot, match)) {
 				v->name_id = live_name;
 				egressd_take_rule(v, slot, match, EGRESSD_ALLOW_FQDN_RULE);
+				v->would_deny = v->would_deny ?: foreign_dns;
 				return;
 			}
 		}
@@ -311,11 +352,14 @@ static __always_inline void egressd_decide(struct egressd_verdict *v, const stru
 			__u32 i;
 
 			for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
-				__u32 name_id = learned->grants[i].name_id;
+				const struct egressd_grant *g = &learned->grants[i];
+				/* In this order: the end of the next name is written after it. */
+				__u64 expires = *(volatile const __u64 *)&g->expires_ns;
+				__u32 name_id = *(volatile const __u32 *)&g->name_id;
 
-				if (!name_id)
+				if (!name_id || !egressd_still(learned, a))
 					continue;
-				if (learned->grants[i].expires_ns <= now) {
+				if (expires <= now) {
 					expired = 1;
 					continue;
 				}
@@ -329,6 +373,7 @@ static __always_inline void egressd_decide(struct egressd_verdict *v, const stru
 				if (egressd_rule_allows(slot, match)) {
 					v->name_id = name_id;
 					egressd_take_rule(v, slot, match, EGRESSD_ALLOW_FQDN_RULE);
+					v->would_deny = v->would_deny ?: foreign_dns;
 					return;
 				}
 				refused = match;
@@ -342,9 +387,11 @@ static __always_inline void egressd_decide(struct egressd_verdict *v, const stru
 		}
 	}
 
-	v->reason = known     ? EGRESSD_DENY_PORT
-		    : expired ? EGRESSD_DENY_EXPIRED
-			      : EGRESSD_DENY_DEFAULT;
+	v->reason = foreign_dns ? foreign_dns
+		    : known	? EGRESSD_DENY_PORT
+		    : expired	? EGRESSD_DENY_EXPIRED
+				: EGRESSD_DENY_DEFAULT;
+refused:
 	if (cfg->mode == EGRESSD_MODE_AUDIT) {
 		v->allow = 1;
 		v->would_deny = v->reason;

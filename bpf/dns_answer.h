@@ -220,7 +220,7 @@ __weak __noinline int dns_commit(__u32 dir, __u32 index)
 			continue;
 		r = dns_grant(dir, id, expires, now, cfg->name_quota);
 		dns_count(r);
-		if (r != EGRESSD_DNS_ADDR_QUOTA && r != EGRESSD_DNS_ADDR_FULL)
+		if (r != EGRESSD_DNS_ADDR_FULL)
 			s->learned_count++;
 	}
 	return 0;
@@ -235,13 +235,15 @@ static __always_inline int dns_answer(__u32 dir, __u32 slot, __u64 cookie)
 	struct dns_scratch *s = dns_work(dir);
 	const struct egressd_dns_config *cfg;
 	const struct egressd_dns_asked *asked;
+	const struct egressd_config *policy;
 	__u32 i, flags, count;
 	int r;
 
 	if (!s)
 		return EGRESSD_DNS_SHORT;
 	cfg = bpf_map_lookup_elem(&egressd_dconfig, &slot);
-	if (!cfg)
+	policy = bpf_map_lookup_elem(&egressd_config, &slot);
+	if (!cfg || !policy)
 		return EGRESSD_DNS_SHORT;
 	if (s->len < 12)
 		return EGRESSD_DNS_SHORT;
@@ -267,6 +269,16 @@ static __always_inline int dns_answer(__u32 dir, __u32 slot, __u64 cookie)
 	if (!asked)
 		return EGRESSD_DNS_NOT_ASKED;
 	s->asked = *asked;
+	/* Its memory may have gone to another question while it was copied. */
+	if (s->asked.key.cookie != cookie || s->asked.key.name_hash != s->question_hash ||
+	    s->asked.key.id != s->asked_key.id || s->asked.key.qtype != s->asked_key.qtype)
+		return EGRESSD_DNS_NOT_ASKED;
+	/*
+	 * Back by the way the question went: whoever may send raw packets can forge the resolver's
+	 * address, but not let them come in from the uplink.
+	 */
+	if (s->asked.ifindex != s->ifindex)
+		return EGRESSD_DNS_NOT_TRUSTED_LINK;
 	s->now = bpf_ktime_get_boot_ns();
 	if (s->now - s->asked.asked_ns > cfg->answer_within_s * DNS_SECOND)
 		return EGRESSD_DNS_LATE;
@@ -278,6 +290,12 @@ static __always_inline int dns_answer(__u32 dir, __u32 slot, __u64 cookie)
 		return EGRESSD_DNS_TRUNCATED;
 	if (flags & 0x000f)
 		return EGRESSD_DNS_RCODE;
+	/* Asked under an earlier policy: what the name may have is up to the one in force. */
+	if (s->asked.generation != policy->generation) {
+		dns_match(dir, slot);
+		if (!s->id_count)
+			return EGRESSD_DNS_NOT_ASKED;
+	}
 	r = dns_validate(dir);
 	if (r && r != EGRESSD_DNS_NO_ADDRESS)
 		return r;

@@ -8,6 +8,7 @@
 
 #include <linux/in6.h>
 #include <bpf/bpf_endian.h>
+#include "decide.h"
 #include "dns_maps.h"
 
 #define DNS_ADDR_PUBLIC	 0
@@ -59,35 +60,225 @@ static __always_inline void dns_usage(__u32 name_id, __s64 by)
 }
 
 /*
- * Adds name_id to the address in s->addr, or moves its end, never closer. quota 0 = none. Returns
- * the EGRESSD_DNS_ADDR_* outcome.
- *
- * Slots: the name's own, else a free or ended one, else the one to end soonest gives way. An entry
- * that the sweep has just unlinked is marked dead: it is looked up once more.
+ * Latest end of the grants of the address v (name_id 0), or of one name's grant; 0: none. No lock:
+ * a guess.
  */
-__weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 now, __u32 quota)
+static __always_inline __u64 dns_end(struct dns_scratch *s, const struct egressd_learned *v,
+				     __u32 name_id)
+{
+	__u32 i;
+
+	DNS_MEM(s->latest) = 0;
+	for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
+		__u64 end = *(volatile const __u64 *)&v->grants[i].expires_ns;
+		__u32 id = *(volatile const __u32 *)&v->grants[i].name_id;
+
+		if (id && (!name_id || id == name_id) && end > DNS_MEM(s->latest))
+			DNS_MEM(s->latest) = end;
+	}
+	return DNS_MEM(s->latest);
+}
+
+/*
+ * Takes from the address in s->victim the grants that end before `before`: those of name_id, or all
+ * (0). An address without grants is deleted: marked first, so that nobody writes to it any more,
+ * and not touched after. Returns how many were taken.
+ */
+__weak __noinline int dns_remove(__u32 dir, __u32 name_id, __u64 before)
 {
 	struct dns_scratch *s = dns_work(dir);
 	struct egressd_learned *v;
-	const __u64 *used;
-	__u32 i, turn;
-	int full = 0;
+	struct egressd_addr *slot;
+	__u32 i, place, live;
 
-	if (!s || !name_id)
-		return EGRESSD_DNS_ADDR_FULL;
-	if (quota) {
-		used = bpf_map_lookup_elem(&egressd_dusage, &name_id);
-		full = used && *used >= quota;
+	if (!s)
+		return 0;
+	DNS_MEM(s->hits) = 0;
+	DNS_MEM(s->hit) = 0;
+	v = bpf_map_lookup_elem(&egressd_learned, &s->victim);
+	if (!v)
+		return 0;
+	bpf_spin_lock(&v->lock);
+	if (v->dead || !egressd_still(v, &s->victim)) {
+		bpf_spin_unlock(&v->lock);
+		return 0;
 	}
-	for (turn = 0; turn < 3; turn++) {
+	place = v->place;
+	for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
+		struct egressd_grant *g = &v->grants[i];
+		__u32 id = g->name_id;
+
+		s->taken[i] = 0;
+		if (!id)
+			continue;
+		if ((name_id && id != name_id) || g->expires_ns >= before) {
+			DNS_MEM(s->hits) = 1;
+			continue;
+		}
+		s->taken[i] = id;
+		*(volatile __u64 *)&g->expires_ns = 0;
+		*(volatile __u32 *)&g->name_id = 0;
+	}
+	live = DNS_MEM(s->hits);
+	if (!live)
+		v->dead = 1;
+	bpf_spin_unlock(&v->lock);
+	for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
+		if (!s->taken[i])
+			continue;
+		dns_usage(s->taken[i], -1);
+		DNS_MEM(s->hit) = DNS_MEM(s->hit) + 1;
+	}
+	if (live)
+		return DNS_MEM(s->hit);
+	slot = bpf_map_lookup_elem(&egressd_dplaces, &place);
+	if (slot && egressd_same_addr(slot, &s->victim))
+		__builtin_memset(slot, 0, sizeof(*slot));
+	bpf_map_delete_elem(&egressd_learned, &s->victim);
+	return DNS_MEM(s->hit);
+}
+
+#define DNS_PLACE_FREE	0
+#define DNS_PLACE_ENDED 1
+#define DNS_PLACE_USED	2
+
+/*
+ * Moves the hand on by one and looks at that place: s->place, and in s->seen who stands there. If
+ * it ends sooner than s->victim_end, it becomes the victim. name_id as for dns_end(): others are
+ * passed over as used.
+ */
+__weak __noinline int dns_look(__u32 dir, __u32 name_id, __u64 now)
+{
+	struct dns_scratch *s = dns_work(dir);
+	const struct egressd_learned *v;
+	const struct egressd_addr *slot;
+	struct dns_hand *hand;
+	__u32 zero = 0, at;
+	__u64 end;
+
+	hand = bpf_map_lookup_elem(&egressd_dhand, &zero);
+	if (!s || !hand)
+		return DNS_PLACE_USED;
+	bpf_spin_lock(&hand->lock);
+	at = hand->next;
+	/* Looking for a name's addresses stays where there are any. */
+	if (name_id && at >= hand->used)
+		at = 0;
+	hand->next = at + 1;
+	if (hand->used <= at)
+		hand->used = at + 1;
+	bpf_spin_unlock(&hand->lock);
+	slot = bpf_map_lookup_elem(&egressd_dplaces, &at);
+	if (!slot) { /* the end: begin anew */
+		bpf_spin_lock(&hand->lock);
+		hand->next = 1;
+		hand->used = at;
+		bpf_spin_unlock(&hand->lock);
+		at = 0;
+		slot = bpf_map_lookup_elem(&egressd_dplaces, &at);
+		if (!slot)
+			return DNS_PLACE_USED;
+	}
+	s->place = at;
+	s->seen = *slot;
+	v = bpf_map_lookup_elem(&egressd_learned, &s->seen);
+	if (!v || v->place != at)
+		return DNS_PLACE_FREE;
+	end = dns_end(s, v, name_id);
+	if (name_id && !end)
+		return DNS_PLACE_USED;
+	s->seen_count++;
+	if (end < s->victim_end) {
+		s->victim_end = end;
+		s->victim = s->seen;
+		s->victim_place = at;
+	}
+	return end <= now ? DNS_PLACE_ENDED : DNS_PLACE_USED;
+}
+
+/* Places looked at for a new address, and for one that a name has to give up. */
+#define DNS_LOOKS	16
+#define DNS_NAME_LOOKS	64
+#define DNS_ENOUGH_SEEN 8
+
+/* Finds a place for the address in s->addr, and puts it there. s->place is it. */
+__weak __noinline int dns_room(__u32 dir, __u64 now)
+{
+	struct dns_scratch *s = dns_work(dir);
+	struct egressd_addr *slot;
+	__u32 i;
+	int r = DNS_PLACE_USED;
+
+	if (!s)
+		return 0;
+	s->victim_end = ~0ULL;
+	s->victim_place = 0;
+	for (i = 0; i < DNS_LOOKS; i++) {
+		r = dns_look(dir, 0, now);
+		if (r != DNS_PLACE_USED)
+			break;
+	}
+	if (r != DNS_PLACE_FREE && s->victim_end != ~0ULL) {
+		if (r == DNS_PLACE_USED)
+			dns_count(EGRESSD_DNS_ADDR_EVICTED);
+		dns_remove(dir, 0, ~0ULL);
+		s->place = s->victim_place;
+	}
+	slot = bpf_map_lookup_elem(&egressd_dplaces, &s->place);
+	if (slot)
+		*slot = s->addr;
+	return 0;
+}
+
+/* A name that holds as many addresses as it may gives up one, of those seen the soonest to end. */
+__weak __noinline int dns_give_up(__u32 dir, __u32 name_id, __u64 now)
+{
+	struct dns_scratch *s = dns_work(dir);
+	__u32 i;
+
+	if (!s)
+		return 0;
+	s->victim_end = ~0ULL;
+	s->seen_count = 0;
+	for (i = 0; i < DNS_NAME_LOOKS; i++) {
+		if (dns_look(dir, name_id, now) == DNS_PLACE_ENDED)
+			break;
+		if (DNS_MEM(s->seen_count) >= DNS_ENOUGH_SEEN)
+			break;
+	}
+	if (s->victim_end == ~0ULL)
+		return 0;
+	if (s->victim_end > now)
+		dns_count(EGRESSD_DNS_ADDR_QUOTA);
+	return dns_remove(dir, name_id, ~0ULL);
+}
+
+/* Look-ups of an address that is being deleted, or that another CPU adds, before giving up. */
+#define DNS_TURNS 8
+
+/*
+ * Writes name_id and its end to the address in s->addr; an end never moves closer. A new address
+ * takes s->place. Returns the EGRESSD_DNS_ADDR_* outcome.
+ *
+ * Slots: the name's own, else a free or ended one, else the one to end soonest gives way.
+ */
+__weak __noinline int dns_put(__u32 dir, __u32 name_id, __u64 expires, __u64 now)
+{
+	struct dns_scratch *s = dns_work(dir);
+	struct egressd_learned *v;
+	__u32 i, turn;
+
+	if (!s)
+		return EGRESSD_DNS_ADDR_FULL;
+	for (turn = 0; turn < DNS_TURNS; turn++) {
 		__u64 slot, soonest;
 		__u32 same, old = 0;
 		int dead;
 
 		v = bpf_map_lookup_elem(&egressd_learned, &s->addr);
 		if (!v) {
-			if (full)
-				return EGRESSD_DNS_ADDR_QUOTA;
+			s->fresh.addr = s->addr;
+			s->fresh.place = s->place;
 			s->fresh.grants[0].expires_ns = expires;
 			s->fresh.grants[0].name_id = name_id;
 			if (!bpf_map_update_elem(&egressd_learned, &s->addr, &s->fresh,
@@ -101,7 +292,7 @@ __weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 n
 		DNS_MEM(s->hit) = 0;
 		DNS_MEM(s->soonest) = ~0ULL;
 		bpf_spin_lock(&v->lock);
-		dead = v->dead;
+		dead = v->dead || !egressd_still(v, &s->addr);
 		for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
 			const struct egressd_grant *g = &v->grants[i];
 			__u64 ends = g->name_id && g->expires_ns > now ? g->expires_ns : 0;
@@ -122,7 +313,7 @@ __weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 n
 		if (!dead && same) {
 			if (v->grants[slot].expires_ns < expires)
 				v->grants[slot].expires_ns = expires;
-		} else if (!dead && !full) {
+		} else if (!dead) {
 			/* Readers have no lock: at no moment is the old name valid until `expires`.
 			 */
 			old = v->grants[slot].name_id;
@@ -135,8 +326,6 @@ __weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 n
 			continue;
 		if (same)
 			return EGRESSD_DNS_ADDR_EXTENDED;
-		if (full)
-			return EGRESSD_DNS_ADDR_QUOTA;
 		dns_usage(name_id, 1);
 		if (old)
 			dns_usage(old, -1);
@@ -146,55 +335,27 @@ __weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 n
 }
 
 /*
- * Frees the address in s->addr if every grant ended before `before`, else its ended slots. A grant
- * that a DNS answer adds while the entry is being unlinked is put back. Returns slots freed.
+ * Adds name_id to the address in s->addr, or moves its end. A name that holds `quota` addresses (0:
+ * no limit) gives up another one for a new one, and so does the whole map when it is full. Returns
+ * the EGRESSD_DNS_ADDR_* outcome.
  */
-__weak __noinline int dns_sweep(__u32 dir, __u64 before)
+__weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 now, __u32 quota)
 {
 	struct dns_scratch *s = dns_work(dir);
-	struct egressd_learned *v;
-	__u32 i, live = 0, freed = 0;
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct egressd_grant g;
+	const struct egressd_learned *v;
+	const __u64 *used;
 
-	if (!s)
-		return 0;
+	if (!s || !name_id)
+		return EGRESSD_DNS_ADDR_FULL;
 	v = bpf_map_lookup_elem(&egressd_learned, &s->addr);
+	if (quota && (!v || !dns_end(s, v, name_id))) {
+		used = bpf_map_lookup_elem(&egressd_dusage, &name_id);
+		if (used && (__s64)*used >= quota)
+			dns_give_up(dir, name_id, now);
+	}
 	if (!v)
-		return 0;
-	for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
-		g.name_id = 0;
-		bpf_spin_lock(&v->lock);
-		if (v->grants[i].name_id && v->grants[i].expires_ns < before) {
-			g.name_id = v->grants[i].name_id;
-			v->grants[i].expires_ns = 0;
-			v->grants[i].name_id = 0;
-		} else if (v->grants[i].name_id) {
-			live = 1;
-		}
-		bpf_spin_unlock(&v->lock);
-		if (g.name_id) {
-			dns_usage(g.name_id, -1);
-			freed++;
-		}
-	}
-	if (live)
-		return freed;
-	bpf_map_delete_elem(&egressd_learned, &s->addr);
-	bpf_spin_lock(&v->lock);
-	v->dead = 1; /* whoever writes after this looks it up again; what came before is below */
-	bpf_spin_unlock(&v->lock);
-	for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
-		bpf_spin_lock(&v->lock);
-		g.name_id = v->grants[i].name_id;
-		g.expires_ns = v->grants[i].expires_ns;
-		bpf_spin_unlock(&v->lock);
-		if (g.name_id) {
-			dns_usage(g.name_id, -1);
-			dns_grant(dir, g.name_id, g.expires_ns, now, 0);
-		}
-	}
-	return freed;
+		dns_room(dir, now);
+	return dns_put(dir, name_id, expires, now);
 }
 
 #endif /* EGRESSD_DNS_LEARN_H */

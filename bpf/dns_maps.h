@@ -119,6 +119,34 @@ struct {
 	__type(value, __u64);
 } egressd_dusage EGRESSD_MAP;
 
+/*
+ * Every address of egressd_learned at a place of its own, in the order they came; zero: free. A
+ * hand goes round and reclaims what has ended when a new address needs a place, so that learning
+ * goes on without an agent; when all it sees is in use, what ends soonest gives way. As large as
+ * egressd_learned, set by the agent. An address that lost its place in a race is found by the
+ * agent's sweep only.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 131072);
+	__type(key, __u32);
+	__type(value, struct egressd_addr);
+} egressd_dplaces EGRESSD_MAP;
+
+struct dns_hand {
+	struct bpf_spin_lock lock;
+	__u32 next;
+	__u32 used; /* places ever used: those behind are free */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dns_hand);
+} egressd_dhand EGRESSD_MAP;
+
 /* Records to the agent: struct egressd_dns_event and the message. Full: counted as lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -178,6 +206,9 @@ struct dns_found {
 struct dns_fresh {
 	__u32 lock;
 	__u32 dead;
+	struct egressd_addr addr;
+	__u32 place;
+	__u32 pad;
 	struct egressd_grant grants[EGRESSD_MAX_GRANTS];
 };
 
@@ -209,7 +240,7 @@ struct dns_scratch {
 	__u32 slot;
 	__u32 qtype;
 	__u32 qclass;
-	__u32 id;
+	__u32 ifindex; /* it came in by */
 	__u64 question_hash;
 
 	/* the name tree walk */
@@ -253,6 +284,16 @@ struct dns_scratch {
 	/* the grant being written */
 	struct egressd_addr addr;
 	struct dns_fresh fresh;
+
+	/* the address that gives way */
+	struct egressd_addr seen;
+	struct egressd_addr victim;
+	__u64 victim_end;
+	__u64 latest;
+	__u32 victim_place;
+	__u32 place;
+	__u32 seen_count;
+	__u32 taken[EGRESSD_MAX_GRANTS];
 
 	__u16 labels[DNS_MAX_LABELS];
 	struct dns_branch branches[DNS_MAX_BRANCHES];

@@ -372,7 +372,6 @@ __weak __noinline int dns_match(__u32 dir, __u32 slot)
 	s->id_count = 0;
 	s->ask = 0;
 	s->asked.private_ids = 0;
-	s->asked.pad = 0;
 	for (i = 0; i < EGRESSD_DNS_MAX_IDS; i++)
 		s->asked.name_ids[i] = 0;
 	s->branch_count = 1;

@@ -214,7 +214,12 @@ __weak __noinline int dns_ask(struct __sk_buff *skb, __u32 slot, __u64 cookie, _
 	if (outcome == EGRESSD_DNS_ASKED) {
 		key.cookie = cookie ? cookie : bpf_get_socket_cookie(skb);
 		asked.asked_ns = bpf_ktime_get_boot_ns();
-		if (bpf_map_update_elem(&egressd_dasked, &key, &asked, BPF_ANY))
+		asked.ifindex = skb->ifindex;
+		asked.pad = 0;
+		asked.key = key;
+		/* Twice: the LRU finds nothing to give up if another CPU is at it. */
+		if (bpf_map_update_elem(&egressd_dasked, &key, &asked, BPF_ANY) &&
+		    bpf_map_update_elem(&egressd_dasked, &key, &asked, BPF_ANY))
 			dns_count(EGRESSD_DNS_PENDING_FAILED);
 		dns_count(outcome);
 		return DNS_PASS;
@@ -233,6 +238,16 @@ static __always_inline __u64 dns_take_token(struct dns_scratch *s)
 	s->token = token;
 	asm volatile("" ::: "memory");
 	return token;
+}
+
+/* dns_refuse() of what has no question to show: nothing of the last run's goes on record. */
+static __always_inline int dns_refuse_unread(struct __sk_buff *skb, struct dns_scratch *s,
+					     __u32 slot, __u32 outcome, __u32 proto)
+{
+	dns_take_token(s);
+	s->len = 0;
+	s->qtype = 0;
+	return dns_refuse(skb, slot, outcome, proto);
 }
 
 /* One datagram at l4 (UDP header) to a trusted resolver. */
@@ -349,6 +364,15 @@ __weak __noinline int dns_stream_step(struct __sk_buff *skb, __u32 dir, __u32 ma
 		return DNS_STREAM_MORE;
 	}
 	have = s->st_have;
+	if (!have && s->st_left >= 2) {
+		if (bpf_skb_load_bytes(skb, s->st_off, s->st_prefix, 2))
+			return DNS_STREAM_BAD;
+		s->st_off += 2;
+		s->st_left -= 2;
+		s->st_have = 2;
+		s->st_size = (__u32)s->st_prefix[0] << 8 | s->st_prefix[1];
+		return DNS_STREAM_MORE;
+	}
 	if (have < 2) {
 		if (bpf_skb_load_bytes(skb, s->st_off, &s->st_prefix[DNS_BOUND(have, 1)], 1))
 			return DNS_STREAM_BAD;
@@ -386,11 +410,12 @@ __weak __noinline int dns_stream_step(struct __sk_buff *skb, __u32 dir, __u32 ma
 	return DNS_STREAM_WHOLE;
 }
 
-/* Pieces taken of one packet: at most four per message, a dozen messages. */
-#define DNS_STREAM_STEPS 48
+/* Pieces taken of one packet: two per message, so some 80 messages pipelined into one. */
+#define DNS_STREAM_STEPS 160
 
 struct dns_segment {
 	__u32 seq;
+	__u32 ack;
 	__u32 off; /* of the payload */
 	__u32 len; /* of the payload */
 	__u32 flags;
@@ -407,6 +432,7 @@ static __always_inline int dns_segment(struct __sk_buff *skb, __u32 l4, struct d
 	if (bpf_skb_load_bytes(skb, l4, header, sizeof(header)))
 		return 1;
 	g->seq = bpf_ntohl(*(__be32 *)&header[4]);
+	g->ack = bpf_ntohl(*(__be32 *)&header[8]);
 	g->flags = header[13];
 	g->off = l4 + (header[12] >> 4) * 4;
 	if (g->off < l4 + 20 || g->off > end)
@@ -444,13 +470,12 @@ __weak __noinline int dns_out_tcp(struct __sk_buff *skb, __u32 l4, __u32 slot, _
 
 	if (!s)
 		return DNS_DROP;
-	s->len = 0;
-	s->qtype = 0;
 	if (dns_segment(skb, l4, &g))
-		return dns_refuse(skb, slot, EGRESSD_DNS_DENIED_MALFORMED, IPPROTO_TCP);
+		return dns_refuse_unread(skb, s, slot, EGRESSD_DNS_DENIED_MALFORMED, IPPROTO_TCP);
 	if (g.flags & DNS_TCP_SYN) {
 		if (g.len) /* fast open: the client sends it again without data */
-			return dns_refuse(skb, slot, EGRESSD_DNS_DENIED_STREAM, IPPROTO_TCP);
+			return dns_refuse_unread(skb, s, slot, EGRESSD_DNS_DENIED_STREAM,
+						 IPPROTO_TCP);
 		st = dns_stream_of(skb, BPF_SK_STORAGE_GET_F_CREATE);
 		if (st) {
 			st->out_next = g.seq + 1;
@@ -463,12 +488,14 @@ __weak __noinline int dns_out_tcp(struct __sk_buff *skb, __u32 l4, __u32 slot, _
 		return DNS_PASS;
 	st = dns_stream_of(skb, 0);
 	if (!st || (__s32)(g.seq - st->out_next) > 0)
-		return dns_refuse(skb, slot, EGRESSD_DNS_DENIED_STREAM, IPPROTO_TCP);
+		return dns_refuse_unread(skb, s, slot, EGRESSD_DNS_DENIED_STREAM, IPPROTO_TCP);
 	skip = st->out_next - g.seq;
 	if (skip >= g.len)
 		return DNS_PASS; /* sent before, and judged then */
 	for (turn = 0; turn < 2; turn++) {
 		token = dns_take_token(s);
+		s->len = 0;
+		s->qtype = 0;
 		s->st_off = g.off + skip;
 		s->st_left = g.len - skip;
 		s->st_skip = 0;
@@ -547,7 +574,7 @@ __weak __noinline int dns_in_tcp(struct __sk_buff *skb, __u32 l4, __u32 slot, __
 		return DNS_PASS;
 	}
 	if (g.flags & DNS_TCP_SYN) {
-		if (g.flags & DNS_TCP_ACK && !st->in_ready) {
+		if (g.flags & DNS_TCP_ACK && !st->in_ready && g.ack == st->out_next) {
 			st->in_next = g.seq + 1;
 			st->in_have = 0;
 			st->in_skip = 0;
@@ -686,9 +713,7 @@ static __always_inline int dns_out_packet(struct __sk_buff *skb, __u64 cookie)
 		return DNS_PASS;
 	proto = route & 0xff;
 	if (route & DNS_ROUTE_ODD) {
-		s->len = 0;
-		s->qtype = 0;
-		return dns_refuse(skb, slot, EGRESSD_DNS_DENIED_MALFORMED, proto);
+		return dns_refuse_unread(skb, s, slot, EGRESSD_DNS_DENIED_MALFORMED, proto);
 	}
 	if (proto == IPPROTO_UDP)
 		return dns_out_udp(skb, (__u32)route >> 8, slot, cookie);
@@ -725,6 +750,7 @@ __weak __noinline int dns_in_route(struct __sk_buff *skb, __u32 slot, __u32 netn
 		dns_count(EGRESSD_DNS_NOT_TRUSTED_LINK);
 		return DNS_ROUTE_NONE;
 	}
+	s->ifindex = link.ifindex;
 	s->event.server = p.saddr;
 	s->event.netns = link.netns;
 	return p.l4 << 8 | p.proto;

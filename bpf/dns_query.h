@@ -22,11 +22,13 @@ static __always_inline int dns_judge(__u32 dir, __u32 slot)
 {
 	struct dns_scratch *s = dns_work(dir);
 	const struct egressd_dns_config *cfg;
+	const struct egressd_config *policy;
 
 	if (!s)
 		return EGRESSD_DNS_DENIED_MALFORMED;
 	cfg = bpf_map_lookup_elem(&egressd_dconfig, &slot);
-	if (!cfg)
+	policy = bpf_map_lookup_elem(&egressd_config, &slot);
+	if (!cfg || !policy)
 		return EGRESSD_DNS_DENIED_MALFORMED;
 	s->key[0] = cfg->key[0];
 	s->key[1] = cfg->key[1];
@@ -53,6 +55,7 @@ static __always_inline int dns_judge(__u32 dir, __u32 slot)
 	s->asked_key.id = *(__u16 *)&s->msg[0];
 	s->asked_key.qtype = s->qtype;
 	s->asked_key.pad = 0;
+	s->asked.generation = policy->generation;
 	return EGRESSD_DNS_ASKED;
 }
 

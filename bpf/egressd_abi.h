@@ -56,7 +56,8 @@ enum egressd_reason {
 	EGRESSD_DENY_FRAGMENT,	     /* a raw socket's own fragment: ports cannot be known */
 	EGRESSD_DENY_INTERNAL,	     /* a map that must exist does not, or a list is too long */
 	EGRESSD_DENY_DNS_NAME,	     /* a question for a name (or type) no rule allows to ask */
-	EGRESSD_DENY_DNS_SERVER,     /* port 53 or 853 of something that is no trusted resolver */
+	EGRESSD_DENY_DNS_SERVER,     /* port 53 or 853 of something that is no trusted resolver; a
+					network rule for exactly that port allows it */
 	EGRESSD_DENY_DNS_MALFORMED,  /* to a trusted resolver, but no question that can be judged */
 	EGRESSD_REASON_MAX = 32,
 };
@@ -108,8 +109,10 @@ struct egressd_config {
 	 * on kernels before 5.14.
 	 */
 	__u64 local_netns_cookie;
+	__u32 dns_filter; /* enum egressd_dns_filter: ports 53 and 853 need a rule of their own */
+	__u32 pad;
 };
-EGRESSD_ASSERT_SIZE(struct egressd_config, 40);
+EGRESSD_ASSERT_SIZE(struct egressd_config, 48);
 
 /*
  * A list of rules: entries [start, start + count) of egressd_rules in the same slot, in order of
@@ -179,10 +182,17 @@ EGRESSD_ASSERT_SIZE(struct egressd_grant, 16);
  */
 struct egressd_learned {
 	struct bpf_spin_lock lock;
-	__u32 dead; /* 1: unlinked from the map; a writer that still holds it looks it up again */
+	__u32 dead; /* 1: about to be deleted; a writer that still holds it looks it up again */
+	/*
+	 * Its own key. The kernel gives the memory of a deleted element to the next one at once
+	 * (since 6.1), so whoever looked it up before checks that it is still this address.
+	 */
+	struct egressd_addr addr;
+	__u32 place; /* in egressd_dplaces */
+	__u32 pad;
 	struct egressd_grant grants[EGRESSD_MAX_GRANTS];
 };
-EGRESSD_ASSERT_SIZE(struct egressd_learned, 136);
+EGRESSD_ASSERT_SIZE(struct egressd_learned, 160);
 
 /*
  * Socket storage: the verdict this socket was last given and who asked for it. The process is
@@ -240,8 +250,11 @@ EGRESSD_ASSERT_SIZE(struct egressd_event, 112);
 
 /* Patterns one name can match at a time: the most specific of each branch of the name tree. */
 #define EGRESSD_DNS_MAX_IDS	  4
-/* A message, UDP or TCP, that is longer is not learned from; the agent resolves the name. */
-#define EGRESSD_DNS_MSG_MAX	  4096
+/*
+ * A message, UDP or TCP, that is longer is not learned from; the agent resolves the name. 256
+ * records of IPv6 addresses are 7.2 KB. A power of two.
+ */
+#define EGRESSD_DNS_MSG_MAX	  8192
 /* A question over TCP that is longer does not leave. */
 #define EGRESSD_DNS_TCP_QUERY_MAX 1024
 /* In-label patterns below one parent name; the agent refuses more. */
@@ -287,11 +300,11 @@ enum egressd_dns_outcome {
 	/* addresses */
 	EGRESSD_DNS_ADDR_NEW = 40, /* new address, or new name on a known one */
 	EGRESSD_DNS_ADDR_EXTENDED, /* known: its end moved */
-	EGRESSD_DNS_ADDR_EVICTED,  /* all grants of the address in use: the soonest to end gave way
+	EGRESSD_DNS_ADDR_EVICTED,  /* no room for the name or the address: one soon to end gave way
 				    */
 	EGRESSD_DNS_ADDR_GUARDED,  /* private, loopback, metadata, ...: never learned from DNS */
-	EGRESSD_DNS_ADDR_QUOTA,	   /* its name already has as many addresses as it may */
-	EGRESSD_DNS_ADDR_FULL,	   /* egressd_learned is full */
+	EGRESSD_DNS_ADDR_QUOTA,	   /* its name had as many as it may: one of them gave way */
+	EGRESSD_DNS_ADDR_FULL,	   /* no room in egressd_learned; not learned */
 
 	EGRESSD_DNS_EVENTS_LOST = 56, /* egressd_devents full */
 	EGRESSD_DNS_BRANCH_LOST,      /* name with more in-label branches than are followed */
@@ -321,7 +334,7 @@ struct egressd_dns_config {
 	__u32 max_ttl_s;
 	__u32 grace_s;
 	__u32 answer_within_s; /* answers later than this teach nothing */
-	__u32 name_quota;      /* addresses one name_id may hold; 0 = no limit */
+	__u32 name_quota;      /* addresses one name_id holds at most; 0 = no limit */
 };
 EGRESSD_ASSERT_SIZE(struct egressd_dns_config, 48);
 
@@ -400,9 +413,12 @@ struct egressd_dns_asked {
 	__u64 asked_ns;
 	__u32 name_ids[EGRESSD_DNS_MAX_IDS]; /* 0 = unused */
 	__u32 private_ids; /* bit per name_ids entry that may learn private addresses */
+	__u32 generation;  /* the name_ids are of; an answer under another one is matched anew */
+	__u32 ifindex;	   /* it left by; the answer has to come back there */
 	__u32 pad;
+	struct egressd_dns_asked_key key; /* its own, as in struct egressd_learned */
 };
-EGRESSD_ASSERT_SIZE(struct egressd_dns_asked, 32);
+EGRESSD_ASSERT_SIZE(struct egressd_dns_asked, 64);
 
 enum egressd_dns_event_kind {
 	EGRESSD_DNS_EVENT_DENIED = 1, /* a question did not leave, or would not (see verdict) */

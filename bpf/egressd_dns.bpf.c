@@ -52,10 +52,11 @@ int egressd_grant(struct __sk_buff *skb)
 		if (bpf_skb_load_bytes(skb, i * sizeof(r), &r, sizeof(r)))
 			return 0;
 		s->addr = r.addr;
+		s->victim = r.addr;
 		if (r.op == EGRESSD_GRANT_ADD)
 			dns_count(dns_grant(EGRESSD_DNS_AGENT, r.name_id, r.expires_ns, now, 0));
 		else if (r.op == EGRESSD_GRANT_SWEEP)
-			dns_sweep(EGRESSD_DNS_AGENT, r.expires_ns);
+			dns_remove(EGRESSD_DNS_AGENT, 0, r.expires_ns);
 		else
 			return 0;
 	}

@@ -106,6 +106,26 @@ static __always_inline int egressd_is_listened_on(struct bpf_sock_addr *ctx,
 	return 1;
 }
 
+/*
+ * What may be an own address of the namespace although egressd_local does not have it: anything in
+ * a pod's, whose addresses are known nowhere, and link-local ones.
+ */
+static __always_inline int egressd_may_be_own(const struct egressd_addr *a, __u64 netns_cookie)
+{
+	const struct egressd_config *cfg;
+	__u32 zero = 0, slot;
+	const __u32 *active;
+
+	if (a->addr[0] == 0xfe && (a->addr[1] & 0xc0) == 0x80)
+		return 1;
+	active = bpf_map_lookup_elem(&egressd_active, &zero);
+	if (!active)
+		return 0;
+	slot = *(volatile const __u32 *)active & (EGRESSD_SLOTS - 1);
+	cfg = bpf_map_lookup_elem(&egressd_config, &slot);
+	return cfg && (!cfg->local_netns_cookie || cfg->local_netns_cookie != netns_cookie);
+}
+
 /* Returns 1 to go on, 0 for EPERM. */
 static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 					      const struct egressd_addr *a, __u32 hook)
@@ -114,7 +134,8 @@ static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 	struct egressd_sock *st = NULL;
 	struct egressd_verdict v;
 	int undecided;
-	__u32 proto = ctx->protocol;
+	__u64 netns_cookie = bpf_get_netns_cookie(ctx);
+	__u32 proto = ctx->protocol, live_name = 0;
 	__be16 dport = (__be16)ctx->user_port;
 
 	/* Its subflows are TCP, and are judged as such when they connect. */
@@ -128,8 +149,12 @@ static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 	    egressd_sock_holds(st, egressd_generation(), a, proto, dport))
 		return 1;
 
-	egressd_decide(&v, a, proto, bpf_ntohs(dport), 0, EGRESSD_BEFORE_ROUTING,
-		       bpf_get_netns_cookie(ctx));
+	/* Live under an older generation: its name may have expired since. */
+	if (st && hook == EGRESSD_HOOK_SENDMSG && st->generation &&
+	    egressd_sock_is_for(st, a, proto, dport))
+		live_name = st->name_id;
+	egressd_decide(&v, a, proto, bpf_ntohs(dport), live_name, EGRESSD_BEFORE_ROUTING,
+		       netns_cookie);
 	if (!v.allow && hook == EGRESSD_HOOK_SENDMSG && proto == IPPROTO_UDP &&
 	    egressd_answers_peer(bpf_get_socket_cookie(ctx), a, dport)) {
 		egressd_count(EGRESSD_ALLOW_INBOUND);
@@ -140,11 +165,11 @@ static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 	 * connect() on a datagram socket, which sends nothing. getaddrinfo() does it with every
 	 * address to see which source it would get (RFC 6724), servers with peers they answer; a
 	 * refusal would change the order of the one, break the other and fill the records.
-	 * What may be an own address of a pod: somebody listens there, in its namespace.
+	 * What may be an own address: somebody listens there, in its namespace.
 	 */
 	undecided =
 		hook == EGRESSD_HOOK_CONNECT && proto == IPPROTO_UDP && (!v.allow || v.would_deny);
-	if (!v.allow && v.reason == EGRESSD_DENY_DEFAULT)
+	if (!v.allow && v.reason == EGRESSD_DENY_DEFAULT && egressd_may_be_own(a, netns_cookie))
 		undecided |= egressd_is_listened_on(ctx, a, proto, dport);
 	if (!undecided) {
 		egressd_count(v.reason);
@@ -224,13 +249,56 @@ int egressd_send6(struct bpf_sock_addr *ctx)
 	return egressd_judge_addr(ctx, &a, EGRESSD_HOOK_SENDMSG);
 }
 
+/*
+ * A question that may not leave over TCP is dropped each time it is sent again, and nothing tells
+ * the client: without this, getaddrinfo() with use-vc waits for a quarter of an hour.
+ */
+#define EGRESSD_DNS_TCP_TIMEOUT_MS 3000
+#ifndef SOL_TCP
+#define SOL_TCP 6
+#endif
+#ifndef TCP_USER_TIMEOUT
+#define TCP_USER_TIMEOUT 18
+#endif
+
+static __always_inline void egressd_peer(struct egressd_addr *a, struct bpf_sock_ops *ops)
+{
+	__u32 *w = (void *)a->addr;
+
+	if (ops->family == AF_INET) {
+		__be32 ip = ops->remote_ip4;
+
+		/* Or clang makes one load of both branches, at an offset the verifier refuses. */
+		asm volatile("" : "+r"(ip));
+		egressd_addr4(a, ip);
+		return;
+	}
+	w[0] = ops->remote_ip6[0];
+	w[1] = ops->remote_ip6[1];
+	w[2] = ops->remote_ip6[2];
+	w[3] = ops->remote_ip6[3];
+}
+
+static __always_inline void egressd_hurry_dns(struct bpf_sock_ops *ops)
+{
+	struct egressd_addr a;
+	int ms = EGRESSD_DNS_TCP_TIMEOUT_MS;
+
+	if (bpf_ntohl(ops->remote_port) != EGRESSD_DNS_PORT)
+		return;
+	egressd_peer(&a, ops);
+	if (bpf_map_lookup_elem(&egressd_dserver, &a))
+		bpf_setsockopt(ops, SOL_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 SEC("sockops")
 int egressd_sockops(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
 	struct egressd_sock *st;
-	__u32 *w;
 
+	if (ops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		egressd_hurry_dns(ops);
 	if (ops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || !sk)
 		return 1;
 	st = bpf_sk_storage_get(&egressd_socks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -244,15 +312,7 @@ int egressd_sockops(struct bpf_sock_ops *ops)
 	 */
 	if (st->generation)
 		return 1;
-	w = (void *)st->daddr.addr;
-	if (ops->family == AF_INET) {
-		egressd_addr4(&st->daddr, ops->remote_ip4);
-	} else {
-		w[0] = ops->remote_ip6[0];
-		w[1] = ops->remote_ip6[1];
-		w[2] = ops->remote_ip6[2];
-		w[3] = ops->remote_ip6[3];
-	}
+	egressd_peer(&st->daddr, ops);
 	/* remote_port is in network order, in the upper half on little endian (uapi/linux/bpf.h).
 	 */
 	st->dport = bpf_htons((__u16)bpf_ntohl(ops->remote_port));

@@ -212,6 +212,9 @@ Result<void> BpfBackend::open() {
   skeleton_ = egressd_bpf::open();
   if (skeleton_ == nullptr) return std::unexpected(log.error("open the kernel programs", errno));
   ::bpf_map__set_max_entries(skeleton_->maps.egressd_learned, options_.max_learned);
+  // Fewer places than elements: one that lost its place leaves room for others.
+  ::bpf_map__set_max_entries(skeleton_->maps.egressd_dplaces,
+                             options_.max_learned - options_.max_learned / 16);
 
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton_->obj) {
@@ -463,7 +466,9 @@ Result<void> BpfBackend::apply(const RuleSet& rules) {
   dns.max_ttl_s = static_cast<__u32>(rules.dns.max_ttl.count());
   dns.grace_s = static_cast<__u32>(rules.dns.grace.count());
   dns.answer_within_s = kAnswerWithinSeconds;
-  dns.name_quota = rules.dns.name_quota;
+  // One name holds an eighth of the room at most.
+  dns.name_quota =
+      std::min(rules.dns.name_quota, ::bpf_map__max_entries(skeleton_->maps.egressd_learned) / 8);
   if (::bpf_map_update_elem(::bpf_map__fd(skeleton_->maps.egressd_dconfig), &slot, &dns, BPF_ANY) !=
       0)
     return std::unexpected(Error::from_errno("write map egressd_dconfig"));
@@ -479,6 +484,7 @@ Result<void> BpfBackend::apply(const RuleSet& rules) {
   config.name_count = static_cast<__u32>(by_name.size());
   config.adopt_until_ns = static_cast<__u64>(adopt_until.count());
   config.local_netns_cookie = netns_cookie;
+  config.dns_filter = dns.filter;
   if (egressd_config before{}; ::bpf_map_lookup_elem(::bpf_map__fd(skeleton_->maps.egressd_config),
                                                      &*active, &before) == 0 &&
                                before.generation != 0)
@@ -652,6 +658,10 @@ Result<void> BpfBackend::forget_learned() {
   if (!r) return r;
   const int fd = ::bpf_map__fd(skeleton_->maps.egressd_learned);
   for (const egressd_addr& key : keys) ::bpf_map_delete_elem(fd, &key);
+  // Places keep their addresses: none of them has an element any more, so they count as free.
+  const __u32 zero = 0;
+  const std::vector<std::byte> hand(::bpf_map__value_size(skeleton_->maps.egressd_dhand));
+  ::bpf_map_update_elem(::bpf_map__fd(skeleton_->maps.egressd_dhand), &zero, hand.data(), BPF_ANY);
   const int usage = ::bpf_map__fd(skeleton_->maps.egressd_dusage);
   for (__u32 id = 0; ::bpf_map_get_next_key(usage, nullptr, &id) == 0;)
     ::bpf_map_delete_elem(usage, &id);

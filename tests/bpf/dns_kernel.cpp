@@ -37,15 +37,19 @@ std::uint64_t per_cpu_sum(int fd, std::uint32_t key) {
 
 }  // namespace
 
-std::unique_ptr<DnsKernel> DnsKernel::load(std::string* why) {
+std::unique_ptr<DnsKernel> DnsKernel::load(std::string* why, std::uint32_t max_learned) {
   if (::geteuid() != 0) {
     *why = "needs root to load BPF programs";
     return nullptr;
   }
   libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
   std::unique_ptr<DnsKernel> k(new DnsKernel);
-  k->skel_ = dns_test_bpf__open_and_load();
-  if (k->skel_ == nullptr) {
+  k->skel_ = dns_test_bpf__open();
+  if (k->skel_ != nullptr && max_learned != 0) {
+    bpf_map__set_max_entries(k->skel_->maps.egressd_learned, max_learned);
+    bpf_map__set_max_entries(k->skel_->maps.egressd_dplaces, max_learned);
+  }
+  if (k->skel_ == nullptr || dns_test_bpf__load(k->skel_) != 0) {
     throw std::runtime_error(std::string("load the DNS programs: ") + std::strerror(errno));
   }
   void* io = ::mmap(nullptr, sizeof(dns_test_io), PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -77,7 +81,8 @@ egressd_dns_config DnsKernel::usual_config() const {
 }
 
 void DnsKernel::set_policy(std::span<const enforce::NamePattern> patterns,
-                           egressd_dns_config config, std::uint32_t slot) {
+                           egressd_dns_config config, std::uint32_t slot,
+                           std::uint32_t generation) {
   const auto table = enforce::build_name_table(patterns, {config.key[0], config.key[1]});
   if (!table) {
     throw std::runtime_error(table.error().message);
@@ -106,6 +111,10 @@ void DnsKernel::set_policy(std::span<const enforce::NamePattern> patterns,
   ::close(globs);
   check(bpf_map_update_elem(bpf_map__fd(skel_->maps.egressd_dconfig), &slot, &config, BPF_ANY),
         "set config");
+  egressd_config policy{};
+  policy.generation = generation;
+  check(bpf_map_update_elem(bpf_map__fd(skel_->maps.egressd_config), &slot, &policy, BPF_ANY),
+        "set generation");
   const __u32 zero = 0;
   check(bpf_map_update_elem(bpf_map__fd(skel_->maps.egressd_active), &zero, &slot, BPF_ANY),
         "switch slot");
@@ -220,6 +229,12 @@ void DnsKernel::forget() {
   for (const auto& [address, value] : learned()) {
     bpf_map_delete_elem(fd, address.data());
   }
+  const int usage = bpf_map__fd(skel_->maps.egressd_dusage);
+  for (__u32 id = 0; bpf_map_get_next_key(usage, nullptr, &id) == 0;)
+    bpf_map_delete_elem(usage, &id);
+  const __u32 zero = 0;
+  const std::vector<std::byte> hand(bpf_map__value_size(skel_->maps.egressd_dhand));
+  bpf_map_update_elem(bpf_map__fd(skel_->maps.egressd_dhand), &zero, hand.data(), BPF_ANY);
 }
 
 std::vector<std::vector<std::uint8_t>> DnsKernel::events() {

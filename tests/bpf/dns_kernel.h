@@ -18,15 +18,16 @@ namespace egressd::test {
 // The DNS programs in the kernel with maps of their own, not attached to anything.
 class DnsKernel {
  public:
-  // Null with a reason in *why, when there is no privilege to load programs.
-  static std::unique_ptr<DnsKernel> load(std::string* why);
+  // Null with a reason in *why, when there is no privilege to load programs. max_learned: room for
+  // addresses, 0 for the usual.
+  static std::unique_ptr<DnsKernel> load(std::string* why, std::uint32_t max_learned = 0);
   ~DnsKernel();
   DnsKernel(const DnsKernel&) = delete;
   DnsKernel& operator=(const DnsKernel&) = delete;
 
   // Fills the given slot and puts it in force.
   void set_policy(std::span<const enforce::NamePattern> patterns, egressd_dns_config config,
-                  std::uint32_t slot = 0);
+                  std::uint32_t slot = 0, std::uint32_t generation = 1);
   egressd_dns_config usual_config() const;
   void trust_server(const egressd_addr& address, std::uint32_t links, std::uint32_t slots = 3);
   void trust_link(std::uint32_t netns, std::uint32_t ifindex, std::uint32_t links);

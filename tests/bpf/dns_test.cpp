@@ -756,30 +756,110 @@ TEST_F(DnsTest, NamesThatShareAnAddressKeepTheirGrants) {
   EXPECT_EQ(std::memcmp(before.grants, after.grants, sizeof(before.grants)), 0);
 }
 
-TEST_F(DnsTest, QuotaBoundsTheAddressesOfOneName) {
+TEST_F(DnsTest, NameAtItsQuotaGivesUpWhatEndsSoonest) {
   auto config = kernel_->usual_config();
   config.name_quota = 5;
   const std::vector<enforce::NamePattern> patterns{{"q.test", 77, false},
                                                    {"other.test", 78, false}};
   kernel_->set_policy(patterns, config);
-  ask("q.test");
+  const auto learn = [&](const char* name, std::uint32_t ttl, std::uint32_t address) {
+    ask(name);
+    teach(DnsMessage().header(kId, kOk, 1, 1).question(name).pointer(12).a(ttl, address).bytes());
+  };
+  const auto displaced = kernel_->count(EGRESSD_DNS_ADDR_QUOTA);
+  learn("other.test", 60, kPublic);
+  for (std::uint32_t i = 0; i < 5; ++i) learn("q.test", 100 + i, kPublic + i);
+  EXPECT_EQ(kernel_->count(EGRESSD_DNS_ADDR_QUOTA), displaced);
+  learn("q.test", 5000, kPublic);  // heard again: no new address, and it ends last now
+  EXPECT_EQ(kernel_->count(EGRESSD_DNS_ADDR_QUOTA), displaced);
+  learn("q.test", 100, kPublic + 10);
+  EXPECT_EQ(kernel_->count(EGRESSD_DNS_ADDR_QUOTA), displaced + 1);
+  EXPECT_THAT(grants(kPublic + 1), IsEmpty());
+  for (const std::uint32_t i : {2, 3, 4, 10})
+    EXPECT_THAT(grants(kPublic + i), ElementsAre(77)) << i;
+  EXPECT_THAT(grants(kPublic), UnorderedElementsAre(77, 78));
+  // Many in one answer: never more than the quota, and the other name's grant is not touched.
   DnsMessage m;
-  m.header(kId, kOk, 1, 9).question("q.test");
-  for (std::uint32_t i = 0; i < 9; ++i) {
-    m.pointer(12).a(60, kPublic + i);
-  }
-  const auto refused = kernel_->count(EGRESSD_DNS_ADDR_QUOTA);
+  m.header(kId, kOk, 1, 100).question("q.test");
+  for (std::uint32_t i = 0; i < 100; ++i) m.pointer(12).a(6000, kPublic + 100 + i);
+  ask("q.test");
   teach(m.bytes());
-  EXPECT_EQ(kernel_->learned().size(), 5U);
-  EXPECT_EQ(kernel_->count(EGRESSD_DNS_ADDR_QUOTA), refused + 4);
-  ask("other.test");
-  teach(DnsMessage()
-            .header(kId, kOk, 1, 1)
-            .question("other.test")
-            .pointer(12)
-            .a(60, kPublic + 50)
-            .bytes());
   EXPECT_EQ(kernel_->learned().size(), 6U);
+  EXPECT_THAT(grants(kPublic), ElementsAre(78));
+  EXPECT_THAT(grants(kPublic + 199), ElementsAre(77));
+}
+
+// Room for 64 addresses, and nobody who sweeps.
+TEST(DnsRoomTest, LearningGoesOnWhenTheMapIsFull) {
+  constexpr std::uint32_t kRoom = 64;
+  std::string why;
+  const auto kernel = DnsKernel::load(&why, kRoom);
+  if (!kernel) GTEST_SKIP() << why;
+  auto config = kernel->usual_config();
+  config.name_quota = 0;
+  const std::vector<enforce::NamePattern> patterns{{"a.test", 1, false}, {"b.test", 2, false}};
+  kernel->set_policy(patterns, config);
+  const auto learn = [&](const char* name, std::uint32_t ttl, std::uint32_t address) {
+    ASSERT_TRUE(kernel->judge(DnsMessage().header(kId, 0x0100, 1, 0).question(name, kA).bytes()));
+    auto& io = kernel->io();
+    io.seed = 1;
+    io.key = io.judged_key;
+    io.asked = io.judged;
+    ASSERT_TRUE(kernel->answer(
+        DnsMessage().header(kId, kOk, 1, 1).question(name).pointer(12).a(ttl, address).bytes()));
+  };
+  const auto has = [&](std::uint32_t address) {
+    return kernel->learned().contains(key_of(v4(address)));
+  };
+  // What has ended gives way first.
+  const std::uint64_t now = boot_seconds() * 1'000'000'000;
+  std::vector<egressd_grant_request> ended;
+  for (std::uint32_t i = 0; i < kRoom / 2; ++i)
+    ended.push_back({v4(kPublic + 1000 + i), now - 1, 1, EGRESSD_GRANT_ADD});
+  ASSERT_TRUE(kernel->grant(ended));
+  for (std::uint32_t i = 0; i < kRoom; ++i) learn("a.test", 5000, kPublic + i);
+  EXPECT_EQ(kernel->count(EGRESSD_DNS_ADDR_EVICTED), 0U);
+  for (std::uint32_t i = 0; i < kRoom; ++i) EXPECT_TRUE(has(kPublic + i)) << i;
+  EXPECT_EQ(kernel->learned().size(), kRoom);
+  // Then what ends soon; the newest is always there, and nothing is ever refused.
+  for (std::uint32_t i = 0; i < 10 * kRoom; ++i) {
+    learn("b.test", 5000, kPublic + 2000 + i);
+    ASSERT_TRUE(has(kPublic + 2000 + i)) << i;
+  }
+  EXPECT_EQ(kernel->count(EGRESSD_DNS_ADDR_EVICTED), 10 * kRoom);
+  EXPECT_EQ(kernel->count(EGRESSD_DNS_ADDR_FULL), 0U);
+  EXPECT_EQ(kernel->learned().size(), kRoom);
+}
+
+TEST_F(DnsTest, AnswerIsJudgedUnderThePolicyInForce) {
+  ask("www.example.org");
+  // A reload while the answer is under way: the name belongs to another pattern now.
+  auto config = kernel_->usual_config();
+  const std::vector<enforce::NamePattern> narrower{{"*.example.org", 1, false},
+                                                   {"www.example.org", EGRESSD_DNS_REFUSED, false}};
+  kernel_->set_policy(narrower, config, 1, 2);
+  const auto answer =
+      DnsMessage().header(kId, kOk, 1, 1).question("www.example.org").pointer(12).a(60, kPublic);
+  ASSERT_TRUE(kernel_->answer(answer.bytes()));
+  EXPECT_EQ(kernel_->io().outcome, static_cast<std::uint32_t>(EGRESSD_DNS_NOT_ASKED));
+  EXPECT_TRUE(kernel_->learned().empty());
+  const std::vector<enforce::NamePattern> renamed{{"www.example.org", 9, false}};
+  kernel_->set_policy(renamed, config, 0, 3);
+  teach(answer.bytes());
+  EXPECT_THAT(grants(kPublic), ElementsAre(9));
+}
+
+TEST_F(DnsTest, AnswerHasToComeBackWhereTheQuestionLeft) {
+  ask("www.example.org");
+  kernel_->io().asked.ifindex = 7;
+  const auto answer =
+      DnsMessage().header(kId, kOk, 1, 1).question("www.example.org").pointer(12).a(60, kPublic);
+  ASSERT_TRUE(kernel_->answer(answer.bytes()));
+  EXPECT_EQ(kernel_->io().outcome, static_cast<std::uint32_t>(EGRESSD_DNS_NOT_TRUSTED_LINK));
+  EXPECT_TRUE(kernel_->learned().empty());
+  kernel_->io().asked.ifindex = 0;
+  teach(answer.bytes());
+  EXPECT_THAT(grants(kPublic), ElementsAre(1));
 }
 
 TEST_F(DnsTest, AgentAddsAndSweepsThroughTheSameDoor) {

@@ -54,6 +54,7 @@ int dns_test_answer(struct __sk_buff* skb) {
   if (!s || !io || load_message(skb, s, io)) return 0;
   if (io->seed) {
     io->asked.asked_ns = bpf_ktime_get_boot_ns();
+    io->asked.key = io->key;
     bpf_map_update_elem(&egressd_dasked, &io->key, &io->asked, BPF_ANY);
   }
   s->oversize = 0;

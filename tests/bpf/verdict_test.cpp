@@ -207,6 +207,50 @@ TEST_F(VerdictTest, ResolversAreReachableOnTheirPortOnly) {
   expect(to("192.0.2.54", 53, 17), kPass, EGRESSD_ALLOW_RESOLVER);
 }
 
+TEST_F(VerdictTest, PortsOfDnsNeedANetworkRuleOfTheirOwn) {
+  const auto wide = list({{0, Protocol::Any, {}, Action::Allow, false}});
+  const auto narrow = list({{1, Protocol::Tcp, {853, 853}, Action::Allow, false},
+                            {2, Protocol::Udp, {53, 53}, Action::Allow, false}});
+  const auto deny = list({{3, Protocol::Any, {}, Action::Deny, false}});
+  rules_.prefixes = {{*Prefix::parse("198.51.100.0/24"), wide},
+                     {*Prefix::parse("203.0.113.7"), narrow},
+                     {*Prefix::parse("203.0.113.8"), deny}};
+  rules_.names = {{3, wide, "a.example"}};
+  rules_.dns.filter = enforce::RuleSet::Dns::Filter::Enforce;
+  apply();
+  const auto later = SystemClock().now() + std::chrono::hours(1);
+  const std::vector<enforce::LearnedAddress> grants = {
+      {*IpAddress::parse("203.0.113.1"), 3, later}};
+  ASSERT_TRUE(backend_->learn(grants));
+  for (const std::uint8_t protocol : {std::uint8_t{6}, std::uint8_t{17}}) {
+    for (const std::uint16_t port : {std::uint16_t{53}, std::uint16_t{853}}) {
+      for (const char* address : {"198.51.100.1", "203.0.113.1", "192.0.2.99"})
+        expect(to(address, port, protocol), kDrop, EGRESSD_DENY_DNS_SERVER);
+      expect(to("203.0.113.8", port, protocol), kDrop, EGRESSD_DENY_RULE);
+    }
+    expect(to("198.51.100.1", 443, protocol), kPass, EGRESSD_ALLOW_NETWORK_RULE);
+    expect(to("203.0.113.1", 443, protocol), kPass, EGRESSD_ALLOW_FQDN_RULE);
+  }
+  expect(to("203.0.113.7", 853), kPass, EGRESSD_ALLOW_NETWORK_RULE);
+  expect(to("203.0.113.7", 53, 17), kPass, EGRESSD_ALLOW_NETWORK_RULE);
+  expect(to("203.0.113.7", 53), kDrop, EGRESSD_DENY_DNS_SERVER);
+
+  // Recorded only.
+  rules_.dns.filter = enforce::RuleSet::Dns::Filter::Audit;
+  apply();
+  expect(to("198.51.100.1", 853), kPass, EGRESSD_ALLOW_NETWORK_RULE);
+  EXPECT_EQ(run("egressd_egress", make_packet(to("203.0.113.1", 853))), kPass);
+  EXPECT_EQ(moved().stats[EGRESSD_STAT_EVENTS_SENT], 1u);
+  EXPECT_EQ(run("egressd_egress", make_packet(to("203.0.113.1", 443))), kPass);
+  EXPECT_EQ(moved().stats[EGRESSD_STAT_EVENTS_SENT], 0u);
+  expect(to("192.0.2.99", 853), kDrop, EGRESSD_DENY_DNS_SERVER);
+
+  rules_.dns.filter = enforce::RuleSet::Dns::Filter::Off;
+  apply();
+  expect(to("198.51.100.1", 853), kPass, EGRESSD_ALLOW_NETWORK_RULE);
+  expect(to("192.0.2.99", 853), kDrop, EGRESSD_DENY_DEFAULT);
+}
+
 TEST_F(VerdictTest, LocalAddressesOnTheWireAreJudgedLikeAnyOther) {
   apply();
   ASSERT_TRUE(

@@ -102,11 +102,21 @@ expect_errno EPERM default_deny "private address, without allowPrivate" resolve 
 check "counted as guarded" test "$(status_number address_guarded)" -gt "$guarded"
 expect_ok "private address, with allowPrivate" resolve inside.private.test 443 -4
 
-expect_errno EPERM default_deny "another DNS server, UDP" \
+expect_errno EPERM dns_server_not_allowed "another DNS server, UDP" \
   ask 203.0.113.53 53 --name one.wild.test
-expect_errno EPERM default_deny "another DNS server, TCP" tcp 203.0.113.53 53
-expect_errno EPERM default_deny "the resolver's other address" ask "$DNS6" 53 --name one.wild.test
-expect_errno EPERM port_not_allowed "port 53 of a learned address" ask 203.0.113.1 53 --name one.wild.test
+expect_errno EPERM dns_server_not_allowed "another DNS server, TCP" tcp 203.0.113.53 53
+expect_errno EPERM dns_server_not_allowed "the resolver's other address" ask "$DNS6" 53 --name one.wild.test
+expect_errno EPERM dns_server_not_allowed "DNS over TLS to a learned address" tcp 203.0.113.1 853
+line=$(RES_OPTIONS=use-vc probe resolve one.wild.test 443 2>&1) || true
+check "an allowed name over TCP: $line" test "${line%% *}" = ok
+# Nothing tells the client that its question was dropped: the connection times out.
+line=$(RES_OPTIONS=use-vc probe resolve other.test 443 2>&1) || true
+spent=${line##* after }
+check "a forbidden one: $line" test "${line%% *}" = unresolved -a "${spent%%.*}" -le 15000
+# Without forking, dnsmasq still waits for the rest of it.
+dns_stop
+dns_start
+expect_errno EPERM dns_server_not_allowed "port 53 of a learned address" ask 203.0.113.1 53 --name one.wild.test
 expect_ok "the trusted one, TCP" tcp "$DNS4" 53
 
 policy audit
