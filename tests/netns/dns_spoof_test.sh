@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Answers that are not the resolver's teach nothing, though address, port, id and question are right:
-# a resolver of one's own in `unshare -Urn`, and answers forged over loopback by root.
+# a resolver of one's own in `unshare -Urn`, answers forged over loopback by root, frames of a pod.
 set -euo pipefail
 cd "$(dirname "$0")"
 source ./sandbox.sh
@@ -134,6 +134,40 @@ for place in in_client in_pod; do
   check "$place: not_trusted_link is counted" test "$(status_number not_trusted_link)" -gt "$before"
   check "$place: nothing was learned" test "$(status_number address_new)" -eq "$learned"
 done
+
+# A pod's root with CAP_NET_RAW writes frames: to the host's socket they come in by the pod's device,
+# not by the one the question left by.
+cat >"$SANDBOX_DIR/frame.py" <<'END'
+import socket, struct, sys
+to, mac, dev = sys.argv[1:4]
+name = b"\1f\4wild\4test\0\0\1\0\1"
+answer = (b"\x77\x77\x81\x80\0\1\0\1\0\0\0\0" + name +
+          b"\xc0\x0c\0\1\0\1\0\0\2\x58\0\4" + socket.inet_aton("198.51.100.66"))
+udp = struct.pack("!HHHH", 53, 40053, 8 + len(answer), 0) + answer
+def checksum(b):
+    n = sum(struct.unpack("!%dH" % (len(b) // 2), b))
+    n = (n >> 16) + (n & 0xffff)
+    return ~(n + (n >> 16)) & 0xffff
+ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0,
+                 socket.inet_aton("192.0.2.1"), socket.inet_aton(to))
+ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind((dev, 0))
+s.send(bytes.fromhex(mac.replace(":", "")) + b"\2\0\0\0\0\x99\x08\0" + ip + udp)
+END
+mac=$(on_client ip -o link show pod0 | sed 's/.*ether \([^ ]*\).*/\1/')
+learned=$(status_number address_new)
+before=$(status_number not_trusted_link)
+spawn in_client /usr/bin/python3 "$SANDBOX_DIR/ask.py" "$CLIENT4" >"$SANDBOX_DIR/ask.out" 2>&1
+asker=$REPLY
+wait_until 5 asked || die "$(<"$SANDBOX_DIR/ask.out")"
+in_pod /usr/bin/python3 "$SANDBOX_DIR/frame.py" "$CLIENT4" "$mac" eth0
+wait "$asker" || true
+check "a frame from a pod reaches the host's socket: $(tail -n 1 "$SANDBOX_DIR/ask.out")" \
+  grep -q 'got 198.51.100.66' "$SANDBOX_DIR/ask.out"
+check "not_trusted_link is counted" test "$(status_number not_trusted_link)" -gt "$before"
+check "nothing was learned" test "$(status_number address_new)" -eq "$learned"
+
 expect_errno EPERM default_deny "the forged address" tcp 198.51.100.66 443
 probe() { in_pod "$EGRESSD_PROBE" "$@"; }
 expect_errno EPERM default_deny "the forged address, from the pod" tcp 198.51.100.66 443
