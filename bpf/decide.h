@@ -188,10 +188,15 @@ egressd_network_list(const struct egressd_config *cfg, __u32 slot, const struct 
 		map = bpf_map_lookup_elem(&egressd_lpm4, &slot);
 		return map ? bpf_map_lookup_elem(map, &key) : NULL;
 	} else {
-		struct egressd_lpm6_key key = {.prefix_len = 128};
+		struct egressd_lpm6_key key;
 
 		if (!cfg->lpm6_count)
 			return NULL;
+		/*
+		 * Not by an initialiser: clang would copy from .rodata, and Linux 5.10 refuses the
+		 * BTF of a section that has no variable.
+		 */
+		key.prefix_len = 128;
 		__builtin_memcpy(key.addr, a->addr, 16);
 		map = bpf_map_lookup_elem(&egressd_lpm6, &slot);
 		return map ? bpf_map_lookup_elem(map, &key) : NULL;
