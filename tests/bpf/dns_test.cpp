@@ -180,6 +180,7 @@ std::string DnsTest::why_;
 
 TEST_F(DnsTest, ProgramsNeedLessThanSixtyPercentOfTheVerifiersLimit) {
   for (const auto& [name, instructions] : kernel_->verified_instructions()) {
+    if (instructions == 0) GTEST_SKIP() << "Linux before 5.16 does not say";
     EXPECT_GT(instructions, 100U) << name;
     EXPECT_LT(instructions, 600'000U) << name;
     RecordProperty(name, static_cast<int>(instructions));
