@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing egressd on Debian 12 needs, from Debian's archive only.
-#   scripts/deps.sh build|sandbox|test…    default: all three
+#   scripts/deps.sh build|sandbox|test|vm…    default: the first three
 set -euo pipefail
 
 build_packages=(
@@ -17,6 +17,8 @@ test_packages=(
   clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 git file
   iputils-ping unbound knot nftables
 )
+# What scripts/kernel-matrix.sh boots other kernels with.
+vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
 
 wanted=()
 for group in "${@:-build sandbox test}"; do
@@ -25,8 +27,9 @@ for group in "${@:-build sandbox test}"; do
       build) wanted+=("${build_packages[@]}") ;;
       sandbox) wanted+=("${sandbox_packages[@]}") ;;
       test) wanted+=("${test_packages[@]}") ;;
+      vm) wanted+=("${vm_packages[@]}") ;;
       *)
-        printf 'usage: %s [build|sandbox|test]…\n' "$0" >&2
+        printf 'usage: %s [build|sandbox|test|vm]…\n' "$0" >&2
         exit 2
         ;;
     esac
