@@ -119,7 +119,7 @@ fi
 step "Build (preset dev)"
 build dev all
 step "All tests"
-run_ctest dev
+run_ctest dev -LE '^vm$'
 
 step "Build with AddressSanitizer and UndefinedBehaviorSanitizer (preset asan)"
 build asan unit_tests
