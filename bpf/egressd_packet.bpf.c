@@ -93,11 +93,16 @@ static __always_inline int egressd_was_accepted(struct __sk_buff *skb)
 	return backlog != 0;
 }
 
+#define EGRESSD_SOURCE 0
+#define EGRESSD_DEST   1
+
 /*
- * True for the usual packet of the flow in the storage: linear headers, no options, no fragment.
- * Read in place: nearly every packet is one of these, and copying headers is a third of their cost.
+ * True for the usual packet to (from) the other end of the flow in the storage: linear headers, no
+ * options, no fragment. peer: which of the packet's addresses is the other end. Read in place:
+ * nearly every packet is one of these, and copying headers is a third of their cost.
  */
-static __always_inline int egressd_is_live(struct __sk_buff *skb, const struct egressd_sock *st)
+static __always_inline int egressd_is_live(struct __sk_buff *skb, const struct egressd_sock *st,
+					   __u32 peer)
 {
 	const void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const __u64 *want = (const void *)st->daddr.addr;
@@ -108,15 +113,17 @@ static __always_inline int egressd_is_live(struct __sk_buff *skb, const struct e
 		return 0;
 	if (h[0] == 0x45)
 		return h[9] == st->proto && !(*(const __be16 *)(h + 6) & bpf_htons(0x3fff)) &&
-		       *(const __be16 *)(h + 22) == st->dport &&
-		       *(const __be32 *)(h + 16) == w[3] && w[2] == bpf_htonl(0xffff) && !want[0];
+		       *(const __be16 *)(h + 20 + 2 * peer) == st->dport &&
+		       *(const __be32 *)(h + 12 + 4 * peer) == w[3] && w[2] == bpf_htonl(0xffff) &&
+		       !want[0];
 	if (h[0] >> 4 != 6 || data + 48 > end)
 		return 0;
 	/* A mapped address is never on a wire; see egressd_parse6(). */
 	if (!want[0] && w[2] == bpf_htonl(0xffff))
 		return 0;
-	return h[6] == st->proto && *(const __be16 *)(h + 42) == st->dport &&
-	       *(const __u64 *)(h + 24) == want[0] && *(const __u64 *)(h + 32) == want[1];
+	return h[6] == st->proto && *(const __be16 *)(h + 40 + 2 * peer) == st->dport &&
+	       *(const __u64 *)(h + 8 + 16 * peer) == want[0] &&
+	       *(const __u64 *)(h + 16 + 16 * peer) == want[1];
 }
 
 static __always_inline void egressd_report(struct __sk_buff *skb, const struct egressd_sock *st,
@@ -181,7 +188,7 @@ int egressd_egress(struct __sk_buff *skb)
 		 */
 		if ((st->inbound ||
 		     (generation && *(volatile __u32 *)&st->generation == generation)) &&
-		    egressd_is_live(skb, st) &&
+		    egressd_is_live(skb, st, EGRESSD_DEST) &&
 		    (st->inbound || *(volatile __u32 *)&st->generation == generation))
 			return EGRESSD_PASS;
 	}
@@ -281,26 +288,14 @@ int egressd_ingress(struct __sk_buff *skb)
 	const __u8 *h;
 	struct bpf_sock *sk;
 	void *data;
-	__u8 proto;
 	__u64 now;
 
 	data = (void *)(long)skb->data;
 	h = data;
-	/* Most of what comes is TCP: seen in place. */
-	if (data + 20 <= (void *)(long)skb->data_end && h[0] >> 4 == 4 && h[9] == IPPROTO_TCP)
+	/* Most of what comes is TCP: seen in place. What is neither IPv4 nor IPv6 passes anyway. */
+	if (data + 40 <= (void *)(long)skb->data_end &&
+	    (h[0] >> 4 == 4 ? h[9] : h[6]) == IPPROTO_TCP)
 		return EGRESSD_PASS;
-	/* Everything but UDP leaves after one load. */
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, offsetof(struct iphdr, protocol), &proto, 1) ||
-		    proto != IPPROTO_UDP)
-			return EGRESSD_PASS;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_skb_load_bytes(skb, offsetof(struct ipv6hdr, nexthdr), &proto, 1) ||
-		    proto == IPPROTO_TCP)
-			return EGRESSD_PASS;
-	} else {
-		return EGRESSD_PASS;
-	}
 	sk = skb->sk;
 	if (!sk)
 		return EGRESSD_PASS;
@@ -310,11 +305,13 @@ int egressd_ingress(struct __sk_buff *skb)
 	/* What comes over loopback needs no leave to be answered, and could be forged there. */
 	if (skb->ifindex == EGRESSD_LO_IFINDEX)
 		return EGRESSD_PASS;
+	st = bpf_sk_storage_get(&egressd_socks, sk, 0, 0);
+	if (st && egressd_is_live(skb, st, EGRESSD_SOURCE))
+		return EGRESSD_PASS; /* the answer to what we sent ourselves */
 	if (egressd_parse(skb, &p) || p.proto != IPPROTO_UDP)
 		return EGRESSD_PASS;
-	st = bpf_sk_storage_get(&egressd_socks, sk, 0, 0);
 	if (st && egressd_sock_is_for(st, &p.saddr, IPPROTO_UDP, p.sport))
-		return EGRESSD_PASS; /* the answer to what we sent ourselves */
+		return EGRESSD_PASS; /* likewise, behind extension headers */
 	key.addr = p.saddr;
 	key.cookie = bpf_get_socket_cookie(skb);
 	key.port = p.sport;
