@@ -12,8 +12,10 @@
 #include <numeric>
 #include <random>
 
+#include "aim.h"
 #include "arena.h"
 #include "daemon_memory.h"
+#include "dns_path.h"
 #include "stats.h"
 #include "traffic.h"
 #include "variant.h"
@@ -36,6 +38,9 @@ struct Plan {
   int cold_rounds = 60;
   int bulk_rounds = 200;
   int applies = 3;
+  int dns_hot_rounds = 200;
+  int dns_cold_rounds = 60;
+  int dns_real_rounds = 60;
   std::chrono::seconds settle{40};
 
   static Plan quick() {
@@ -45,15 +50,12 @@ struct Plan {
             .cold_rounds = 8,
             .bulk_rounds = 8,
             .applies = 1,
+            .dns_hot_rounds = 12,
+            .dns_cold_rounds = 4,
+            .dns_real_rounds = 6,
             .settle = std::chrono::seconds(10)};
   }
 };
-
-std::string short_count(std::uint32_t n) {
-  if (n % 1'000'000 == 0) return std::to_string(n / 1'000'000) + "m";
-  if (n % 1'000 == 0) return std::to_string(n / 1'000) + "k";
-  return std::to_string(n);
-}
 
 // How one quantity is shown.
 enum class Show { Difference, Ratio, Absolute };
@@ -66,37 +68,32 @@ struct Measure {
   int rounds = 0;
 };
 
-struct Aim {
-  std::string what;
-  std::string unit;
-  double limit = 0;
-  bool at_least = false;
-  Estimate measured;
-  double noise = 0;      // |A/A|; 0 where there is none
-  double tolerance = 0;  // what a third of is too noisy: the distance the aim leaves to "no change"
-                         // Or the interval of the figure itself is wider than that distance.
-  [[nodiscard]] bool noisy() const { return noise > tolerance / 3 || measured.error > tolerance; }
-  [[nodiscard]] const char* verdict() const {
-    const bool met = at_least ? measured.value >= limit : measured.value <= limit;
-    if (noisy()) return met ? "met, but too noisy" : "missed, but too noisy";
-    return met ? "met" : "MISSED";
-  }
-};
-
 class Bench {
  public:
-  Bench(Plan plan, std::string egressd, unsigned seed)
-      : plan_(plan), egressd_(std::move(egressd)), random_(seed) {}
+  Bench(Plan plan, std::string egressd, unsigned seed, bool only_dns)
+      : plan_(plan),
+        egressd_(std::move(egressd)),
+        only_dns_(only_dns),
+        random_(seed),
+        dns_({.sizes = {plan.few, plan.many, plan.most},
+              .hot_rounds = plan.dns_hot_rounds,
+              .cold_rounds = plan.dns_cold_rounds,
+              .real_rounds = plan.dns_real_rounds,
+              .applies = plan.applies},
+             seed) {}
 
   Result<void> run();
   // False if a figure is missing or not finite.
   bool print() const;
   [[nodiscard]] nlohmann::json json() const;
-  [[nodiscard]] int failures() const { return failures_; }
+  [[nodiscard]] std::uint64_t failures() const {
+    return static_cast<std::uint64_t>(failures_) + dns_.failures();
+  }
 
  private:
   using Group = std::vector<std::size_t>;
 
+  Result<void> traffic();
   Result<void> set_up();
   template <typename Slice>
   void rounds(const char* what, int count, const Group& group, Slice slice);
@@ -116,6 +113,7 @@ class Bench {
 
   Plan plan_;
   std::string egressd_;
+  bool only_dns_;
   std::mt19937 random_;
   Cpus cpus_ = choose_cpus();
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
@@ -124,6 +122,7 @@ class Bench {
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Sink> sink_;
   std::vector<std::unique_ptr<Variant>> variants_;
+  DnsPath dns_;
 
   std::vector<Measure> measures_;
   struct Control {
@@ -158,9 +157,6 @@ Bench::Group Bench::group(bool (*wanted)(const VariantSpec&)) const {
 }
 
 Result<void> Bench::set_up() {
-  auto arena = Arena::create();
-  if (!arena) return std::unexpected(arena.error());
-  arena_ = std::move(*arena);
   auto sink = Sink::create(*arena_);
   if (!sink) return std::unexpected(sink.error());
   sink_ = std::move(*sink);
@@ -347,6 +343,23 @@ Result<void> Bench::control_plane() {
 }
 
 Result<void> Bench::run() {
+  auto arena = Arena::create();
+  if (!arena) return std::unexpected(arena.error());
+  arena_ = std::move(*arena);
+  if (!only_dns_) {
+    if (auto r = traffic(); !r) return r;
+  }
+  if (auto r = dns_.run(*arena_, static_cast<int>(variants_.size()), cpus_,
+                        [this](const std::string& what) { progress(what); });
+      !r)
+    return r;
+  if (interrupted()) return {};
+  if (!only_dns_) aims();
+  std::ranges::move(dns_.aims(), std::back_inserter(aims_));
+  return {};
+}
+
+Result<void> Bench::traffic() {
   if (auto r = set_up(); !r) return r;
   connects();
   denied();
@@ -363,7 +376,6 @@ Result<void> Bench::run() {
     if (!memory) return std::unexpected(memory.error());
     daemon_ = *memory;
   }
-  if (!interrupted()) aims();
   return {};
 }
 
@@ -427,17 +439,6 @@ void Bench::aims() {
                      32});
 }
 
-// Columns are counted in characters, not bytes.
-void cell(const std::string& text, int width) {
-  int characters = 0;
-  for (const char c : text) characters += (c & 0xc0) != 0x80;
-  std::printf("%s%*s", text.c_str(), std::max(0, width - characters), "");
-}
-
-std::string with_error(const Estimate& e, const std::string& unit, bool sign) {
-  return (sign && e.value >= 0 ? "+" : "") + number(e.value) + " ±" + number(e.error) + " " + unit;
-}
-
 bool Bench::print() const {
   bool complete = true;
   const auto check = [&](const Estimate& e) {
@@ -465,9 +466,10 @@ bool Bench::print() const {
           with_error(e, m.show == Show::Ratio ? "x" : m.unit, m.show == Show::Difference).c_str());
     }
   }
-  std::printf(
-      "\nrules in the kernel: time to replace them all, to learn one address, memory of all "
-      "maps\n");
+  if (!control_.empty())
+    std::printf(
+        "\nrules in the kernel: time to replace them all, to learn one address, memory of all "
+        "maps\n");
   for (const Control& row : control_) {
     std::printf("  ");
     cell(variants_[row.variant]->spec().name, 16);
@@ -488,6 +490,7 @@ bool Bench::print() const {
         number(daemon_->peak_kib / 1024).c_str(), daemon_->questions,
         daemon_->settled ? "" : "; had NOT settled");
   }
+  complete &= dns_.print();
   std::printf("\naims\n");
   bool noisy = false;
   for (const Aim& aim : aims_) {
@@ -504,7 +507,9 @@ bool Bench::print() const {
     std::printf(
         "\nTOO NOISY: where the A/A row is off by more than a third of what an aim allows, or the "
         "figure's own error is larger than that, the verdict means little.\n");
-  if (failures_ != 0) std::printf("\n%d calls did not end as they should have\n", failures_);
+  if (failures() != 0)
+    std::printf("\n%llu calls or runs did not end as they should have\n",
+                static_cast<unsigned long long>(failures()));
   return complete;
 }
 
@@ -514,7 +519,8 @@ nlohmann::json Bench::json() const {
   ::uname(&system);
   out["kernel"] = system.release;
   out["cpus"] = std::thread::hardware_concurrency();
-  out["failures"] = failures_;
+  out["failures"] = failures();
+  out["dns"] = dns_.json();
   for (const Measure& m : measures_) {
     nlohmann::json rows = nlohmann::json::object();
     for (std::size_t v = 0; v < variants_.size(); ++v) {
@@ -564,10 +570,12 @@ int main(int argc, char** argv) {
       "What egressd costs: connections, packets, throughput, memory; against an unfiltered base, "
       "interleaved in one process. Needs root; touches nothing but what it makes."};
   bool quick = false;
+  bool only_dns = false;
   std::string json_path;
   std::string egressd;
   unsigned seed = std::random_device()();
   app.add_flag("--quick", quick, "Under a minute, with 100k instead of 1M addresses; coarse");
+  app.add_flag("--only-dns", only_dns, "Only what learning from DNS costs");
   app.add_option("--json", json_path, "Write the figures to this file, too");
   app.add_option("--egressd", egressd, "The daemon, to measure its memory")
       ->check(CLI::ExistingFile);
@@ -582,7 +590,7 @@ int main(int argc, char** argv) {
   ::setrlimit(RLIMIT_MEMLOCK, &unlimited);
   watch_signals();
 
-  Bench bench(quick ? Plan::quick() : Plan(), egressd, seed);
+  Bench bench(quick ? Plan::quick() : Plan(), egressd, seed, only_dns);
   if (auto r = bench.run(); !r) {
     std::fprintf(stderr, "%s\n", r.error().message.c_str());
     return kExitFailure;

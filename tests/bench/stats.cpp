@@ -38,4 +38,20 @@ std::string number(double value) {
   return text;
 }
 
+std::string with_error(const Estimate& e, const std::string& unit, bool sign) {
+  return (sign && e.value >= 0 ? "+" : "") + number(e.value) + " ±" + number(e.error) + " " + unit;
+}
+
+std::string short_count(std::uint32_t n) {
+  if (n % 1'000'000 == 0) return std::to_string(n / 1'000'000) + "m";
+  if (n % 1'000 == 0) return std::to_string(n / 1'000) + "k";
+  return std::to_string(n);
+}
+
+void cell(const std::string& text, int width) {
+  int characters = 0;
+  for (const char c : text) characters += (c & 0xc0) != 0x80;
+  std::printf("%s%*s", text.c_str(), std::max(0, width - characters), "");
+}
+
 }  // namespace egressd::bench

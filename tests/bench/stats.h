@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -39,5 +40,11 @@ class Samples {
 
 // "12.3" with as many decimals as make sense beside 3 significant digits.
 std::string number(double value);
+// "1.23 ±0.04 ns", with a sign in front for differences.
+std::string with_error(const Estimate& e, const std::string& unit, bool sign);
+// "10", "10k", "1m".
+std::string short_count(std::uint32_t n);
+// Prints it as a column; columns are counted in characters, not bytes.
+void cell(const std::string& text, int width);
 
 }  // namespace egressd::bench

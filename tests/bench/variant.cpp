@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <set>
 
 #include "base/clock.h"
@@ -15,8 +14,6 @@
 
 namespace egressd::bench {
 namespace {
-
-namespace fs = std::filesystem;
 
 double milliseconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
@@ -214,47 +211,6 @@ Result<double> Variant::apply_again() {
   const auto begin = std::chrono::steady_clock::now();
   if (auto r = backend_->apply(rules_); !r) return std::unexpected(r.error());
   return milliseconds_since(begin);
-}
-
-Result<std::vector<MapMemory>> Variant::memory() {
-  const auto memlock = [](int fd) -> Result<std::uint64_t> {
-    auto text = read_file("/proc/self/fdinfo/" + std::to_string(fd));
-    if (!text) return std::unexpected(text.error());
-    const auto at = text->find("memlock:");
-    if (at == std::string::npos) return std::unexpected(Error::of("no memlock in fdinfo"));
-    return std::stoull(text->substr(at + 8));
-  };
-  std::vector<MapMemory> all;
-  std::error_code ec;
-  for (const auto& version : fs::directory_iterator(bpffs_, ec)) {
-    std::error_code none;
-    for (const auto& pin : fs::directory_iterator(version.path() / "maps", none)) {
-      const UniqueFd map(::bpf_obj_get(pin.path().c_str()));
-      if (!map) return std::unexpected(Error::from_errno("open " + pin.path().string()));
-      bpf_map_info info{};
-      __u32 length = sizeof(info);
-      if (::bpf_obj_get_info_by_fd(map.get(), &info, &length) != 0)
-        return std::unexpected(Error::from_errno("read map info"));
-      auto own = memlock(map.get());
-      if (!own) return std::unexpected(own.error());
-      MapMemory entry{.name = pin.path().filename(), .bytes = *own};
-      if (info.type == BPF_MAP_TYPE_ARRAY_OF_MAPS) {
-        for (__u32 slot = 0; slot < info.max_entries; ++slot) {
-          __u32 id = 0;
-          if (::bpf_map_lookup_elem(map.get(), &slot, &id) != 0) continue;
-          const UniqueFd inner(::bpf_map_get_fd_by_id(id));
-          if (!inner) continue;
-          auto bytes = memlock(inner.get());
-          if (!bytes) return std::unexpected(bytes.error());
-          entry.bytes += *bytes;
-        }
-      }
-      all.push_back(std::move(entry));
-    }
-  }
-  if (ec) return std::unexpected(Error{ec.value(), "read " + bpffs_ + ": " + ec.message()});
-  std::ranges::sort(all, std::greater{}, &MapMemory::bytes);
-  return all;
 }
 
 EventReader::EventReader(const std::vector<int>& event_fds, int cpu) {

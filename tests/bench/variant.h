@@ -11,6 +11,7 @@
 #include "arena.h"
 #include "base/unique_fd.h"
 #include "enforce/backend.h"
+#include "map_memory.h"
 #include "traffic.h"
 
 struct ring_buffer;
@@ -31,11 +32,6 @@ struct VariantSpec {
   std::string name;
   Kind kind = Kind::Nothing;
   std::uint32_t size = 0;  // addresses or prefixes
-};
-
-struct MapMemory {
-  std::string name;
-  std::uint64_t bytes = 0;
 };
 
 // One way of filtering, in force on a cgroup of its own, through egressd's own library.
@@ -68,8 +64,7 @@ class Variant {
   Result<double> apply_again();
   // Nanoseconds per address; 0 where nothing is learned.
   [[nodiscard]] double learn_ns() const { return learn_ns_; }
-  // All maps of the variant, as the kernel accounts them, largest first.
-  Result<std::vector<MapMemory>> memory();
+  [[nodiscard]] Result<std::vector<MapMemory>> memory() const { return map_memory(bpffs_); }
   // Counts the programs the kernel says are attached; an error if one of egressd's is not.
   Result<void> check_attached();
 
