@@ -247,10 +247,17 @@ Result<void> BpfBackend::open() {
                                   .ifindex = kLoopbackIfindex};
   const __u32 links = EGRESSD_DNS_LINK_LOOPBACK;
   const int dlinks = ::bpf_map__fd(skeleton_->maps.egressd_dlinks);
-  for (egressd_dns_link old{}; ::bpf_map_get_next_key(dlinks, nullptr, &old) == 0;)
-    ::bpf_map_delete_elem(dlinks, &old);
+  // Added before the others go: answers that come meanwhile are learned from.
   if (::bpf_map_update_elem(dlinks, &loopback, &links, BPF_ANY) != 0)
     return std::unexpected(Error::from_errno("write map egressd_dlinks"));
+  std::vector<egressd_dns_link> others;
+  egressd_dns_link link{};
+  egressd_dns_link previous{};
+  for (bool first = true; ::bpf_map_get_next_key(dlinks, first ? nullptr : &previous, &link) == 0;
+       first = false, previous = link) {
+    if (link.netns != loopback.netns || link.ifindex != loopback.ifindex) others.push_back(link);
+  }
+  for (const egressd_dns_link& other : others) ::bpf_map_delete_elem(dlinks, &other);
   return {};
 }
 
