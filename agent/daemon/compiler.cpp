@@ -5,6 +5,7 @@
 #include <set>
 
 #include "bpf/egressd_abi.h"
+#include "net/special.h"
 
 namespace egressd::daemon {
 namespace {
@@ -219,6 +220,14 @@ std::vector<const NameMatcher::Entry*> NameMatcher::match(std::string_view name)
         all, [&](const Entry* other) { return other != e && e->pattern.covers(other->pattern); });
   });
   return found;
+}
+
+bool may_grant(const NameMatcher::Entry& entry, const net::IpAddress& address) {
+  if (!entry.allows) return false;
+  const net::SpecialBlock* block = net::special_block(address);
+  return block == nullptr ||
+         (block->learnable == net::SpecialBlock::Learnable::IfPrivateIsAllowed &&
+          entry.allow_private);
 }
 
 Result<Compiled> compile(const policy::Policy& policy, std::uint32_t generation, DnsServers servers,

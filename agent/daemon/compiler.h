@@ -36,6 +36,9 @@ class NameMatcher {
   std::vector<std::size_t> in_label_;
 };
 
+// True if a name under this pattern may make the address reachable.
+[[nodiscard]] bool may_grant(const NameMatcher::Entry& entry, const net::IpAddress& address);
+
 struct Compiled {
   enforce::RuleSet rules;
   NameMatcher names;

@@ -387,18 +387,17 @@ std::vector<enforce::LearnedAddress> DaemonImpl::grants_for(const NameMatcher& n
                                                             const net::IpAddress& address,
                                                             BootTime expires) {
   std::vector<enforce::LearnedAddress> grants;
-  const char* special = net::special_purpose(address);
   for (const NameMatcher::Entry* entry : names.match(fqdn)) {
-    if (!entry->allows) continue;
-    if (special != nullptr && !entry->allow_private) {
-      if (guarded_.insert(fqdn + " " + address.to_string()).second)
-        spdlog::warn(
-            "{} resolves to {} ({}): not reachable by name; if that is meant (private "
-            "endpoint), say allowPrivate: true in its rule",
-            fqdn, address.to_string(), special);
-      continue;
+    if (may_grant(*entry, address)) {
+      grants.push_back({address, entry->name_id, expires});
+    } else if (entry->allows && guarded_.insert(fqdn + " " + address.to_string()).second) {
+      const net::SpecialBlock* block = net::special_block(address);
+      spdlog::warn("{} resolves to {} ({}): not reachable by name; if that is meant, {}", fqdn,
+                   address.to_string(), block->purpose,
+                   block->learnable == net::SpecialBlock::Learnable::Never
+                       ? "write a network rule for the address"
+                       : "say allowPrivate: true in its rule (private endpoint)");
     }
-    grants.push_back({address, entry->name_id, expires});
   }
   return grants;
 }

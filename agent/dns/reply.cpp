@@ -181,10 +181,14 @@ std::expected<Reply, std::string> parse_reply(std::span<const std::uint8_t> mess
       if (reader.position() != data_at + size) reader.fail();
       aliases.try_emplace(std::move(owner), std::move(target), ttl);
     } else if (record_type == static_cast<std::uint16_t>(type)) {
-      if (data.size() != address_size)
+      if (data.size() != address_size) {
         reader.fail();
-      else
-        records.push_back({std::move(owner), address_from(data), ttl});
+        continue;
+      }
+      const net::IpAddress address = address_from(data);
+      // An IPv4 address in disguise: what the kernel does not learn from an AAAA is not used here.
+      if (type == RecordType::Aaaa && address.is_v4()) continue;
+      records.push_back({std::move(owner), address, ttl});
     }
   }
   if (!reader.ok()) return std::unexpected("malformed answer record");

@@ -37,6 +37,12 @@ class Message {
     name(owner).u16(1).u16(cls).u32(ttl).u16(size);
     return u8(192).u8(0).u8(2).u8(last);
   }
+  Message& aaaa(std::string_view owner, std::uint32_t ttl, const char* address) {
+    name(owner).u16(28).u16(1).u32(ttl).u16(16);
+    const auto parsed = *net::IpAddress::parse(address);
+    for (const std::uint8_t byte : parsed.bytes()) u8(byte);
+    return *this;
+  }
   Message& cname(std::string_view owner, std::uint32_t ttl, std::string_view target) {
     name(owner).u16(5).u16(1).u32(ttl).u16(static_cast<int>(target.size()) + 2);
     return name(target);
@@ -60,6 +66,15 @@ TEST(ParseReply, ChainIsFollowedInWhateverOrderItComes) {
   EXPECT_THAT(reply->cname_chain, ElementsAre("a.example", "b.example"));
   EXPECT_THAT(text_of(*reply), ElementsAre("192.0.2.1"));
   EXPECT_EQ(reply->ttl, 20U);
+}
+
+TEST(ParseReply, AnIPv4AddressInAnAaaaRecordIsLeftOut) {
+  Message m("www.example", 28, 2);
+  m.aaaa("www.example", 1, "::ffff:203.0.113.1").aaaa("www.example", 300, "2001:db8::1");
+  const auto reply = parse_reply(m.bytes_, "www.example", RecordType::Aaaa);
+  ASSERT_TRUE(reply) << reply.error();
+  EXPECT_THAT(text_of(*reply), ElementsAre("2001:db8::1"));
+  EXPECT_EQ(reply->ttl, 300U);
 }
 
 TEST(ParseReply, RecordsOfOtherOwnersAndClassesAreLeftOut) {
