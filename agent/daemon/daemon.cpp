@@ -10,11 +10,9 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <map>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "audit/cgroup_path.h"
@@ -77,10 +75,14 @@ class DaemonImpl final : public Daemon {
   }
 
  private:
-  Result<policy::Policy> read_policy();
+  struct PolicyFile {
+    policy::Policy policy;
+    std::string hash;  // fingerprint() of the bytes it was parsed from
+  };
+  Result<PolicyFile> read_policy();
   Result<DnsServers> servers_of(const policy::Policy& policy) const;
   // Compiles the policy as the next generation and puts it in force.
-  Result<void> put_in_force(policy::Policy policy);
+  Result<void> put_in_force(PolicyFile file);
   Result<void> start_resolver();
   void rejudge_learned();
 
@@ -150,16 +152,19 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<control::Server> control_;
 };
 
-Result<policy::Policy> DaemonImpl::read_policy() {
-  auto parsed = policy::load_policy(options_.policy_path, policy::TagCatalog::builtin());
-  if (!parsed) {
+Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
+  const auto refused = [](const std::vector<policy::Diagnostic>& diagnostics) {
     std::string all;
-    for (const policy::Diagnostic& d : parsed.error())
+    for (const policy::Diagnostic& d : diagnostics)
       all += (all.empty() ? "" : "\n") + d.to_string();
     return std::unexpected(Error::of(std::move(all)));
-  }
+  };
+  const auto text = policy::read_policy_file(options_.policy_path);
+  if (!text) return refused(text.error());
+  auto parsed = policy::parse_policy(*text, options_.policy_path, policy::TagCatalog::builtin());
+  if (!parsed) return refused(parsed.error());
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
-  return std::move(parsed->policy);
+  return PolicyFile{std::move(parsed->policy), fingerprint(*text)};
 }
 
 Result<DnsServers> DaemonImpl::servers_of(const policy::Policy& policy) const {
@@ -179,7 +184,8 @@ Result<DnsServers> DaemonImpl::servers_of(const policy::Policy& policy) const {
   return servers;
 }
 
-Result<void> DaemonImpl::put_in_force(policy::Policy policy) {
+Result<void> DaemonImpl::put_in_force(PolicyFile file) {
+  policy::Policy& policy = file.policy;
   auto servers = servers_of(policy);
   if (!servers) return std::unexpected(std::move(servers.error()));
   const auto before = backend_->generation();
@@ -221,11 +227,7 @@ Result<void> DaemonImpl::put_in_force(policy::Policy policy) {
   rule_names_[compiled_.rules.generation] = compiled_.rules.rule_names;
   while (rule_names_.size() > kRememberGenerations) rule_names_.erase(rule_names_.begin());
   resolver_servers_ = std::move(servers->addresses);
-
-  std::ifstream in(options_.policy_path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  policy_hash_ = fingerprint(text.str());
+  policy_hash_ = std::move(file.hash);
   spdlog::info("generation {} in force: mode {}, {} rules, {} prefixes, {} name patterns",
                compiled_.rules.generation, compiled_.rules.enforce ? "enforce" : "audit",
                compiled_.rules.rule_names.size(), compiled_.rules.prefixes.size(),
@@ -260,8 +262,8 @@ void DaemonImpl::keep_resolved() {
 
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
-  auto policy = read_policy();
-  if (!policy) return std::unexpected(std::move(policy.error()));
+  auto file = read_policy();
+  if (!file) return std::unexpected(std::move(file.error()));
 
   const auto mount = enforce::find_cgroup2_mount();
   if (!mount) return std::unexpected(mount.error());
@@ -304,7 +306,7 @@ Result<void> DaemonImpl::start() {
   if (!local) return std::unexpected(std::move(local.error()));
   local_addresses_ = std::move(*local);
 
-  if (auto r = put_in_force(std::move(*policy)); !r) return r;
+  if (auto r = put_in_force(std::move(*file)); !r) return r;
   if (auto r = open_events(); !r) return r;
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
@@ -343,10 +345,10 @@ void DaemonImpl::attach() {
 
 Result<void> DaemonImpl::reload() {
   const auto work = [this]() -> Result<void> {
-    auto policy = read_policy();
-    if (!policy) return std::unexpected(std::move(policy.error()));
+    auto file = read_policy();
+    if (!file) return std::unexpected(std::move(file.error()));
     const auto old_servers = resolver_servers_;
-    if (auto r = put_in_force(std::move(*policy)); !r) return r;
+    if (auto r = put_in_force(std::move(*file)); !r) return r;
     rejudge_learned();
     if (resolver_servers_ != old_servers) return start_resolver();
     keep_resolved();

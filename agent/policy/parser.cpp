@@ -894,15 +894,21 @@ std::expected<Parsed, std::vector<Diagnostic>> parse_policy(std::string_view tex
   return PolicyReader(file, tags).read(text);
 }
 
-std::expected<Parsed, std::vector<Diagnostic>> load_policy(const std::string& path,
-                                                           const TagCatalog& tags) {
+std::expected<std::string, std::vector<Diagnostic>> read_policy_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::unexpected(file_error(path, Error::from_errno("cannot open").message));
   std::string text(kMaxPolicyBytes + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (in.bad()) return std::unexpected(file_error(path, Error::from_errno("cannot read").message));
   text.resize(static_cast<std::size_t>(in.gcount()));
-  return parse_policy(text, path, tags);
+  return text;
+}
+
+std::expected<Parsed, std::vector<Diagnostic>> load_policy(const std::string& path,
+                                                           const TagCatalog& tags) {
+  auto text = read_policy_file(path);
+  if (!text) return std::unexpected(std::move(text.error()));
+  return parse_policy(*text, path, tags);
 }
 
 }  // namespace egressd::policy

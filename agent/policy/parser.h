@@ -37,7 +37,10 @@ std::expected<Parsed, std::vector<Diagnostic>> parse_policy(std::string_view tex
                                                             const std::string& file,
                                                             const TagCatalog& tags);
 
-// Reads a file of at most kMaxPolicyBytes and parses it.
+// The bytes of a policy file, one more than kMaxPolicyBytes at most: parse_policy() refuses those.
+std::expected<std::string, std::vector<Diagnostic>> read_policy_file(const std::string& path);
+
+// read_policy_file(), then parse_policy().
 std::expected<Parsed, std::vector<Diagnostic>> load_policy(const std::string& path,
                                                            const TagCatalog& tags);
 

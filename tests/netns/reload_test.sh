@@ -35,4 +35,19 @@ check "the open connection is cut: $line" test "${line%% *}" != ok
 open 203.0.113.0/24
 reload_egressd
 expect_ok "allowed again" tcp 203.0.113.5 22
+
+# A pipe gives its bytes once: the hash is that of those which were read.
+hash_of() { ctl status --json | grep -o '"policy_hash":"[^"]*"'; }
+before=$(hash_of)
+cp "$POLICY" "$SANDBOX_DIR/same.yaml"
+open 198.51.100.0/24
+reload_egressd
+other=$(hash_of)
+rm "$POLICY"
+mkfifo "$POLICY"
+cat "$SANDBOX_DIR/same.yaml" >"$POLICY" &
+reload_egressd
+expect_ok "a policy that can be read only once" tcp 203.0.113.5 22
+check "policy_hash is of the bytes in force: $(hash_of)" test "$(hash_of)" = "$before"
+check "… and tells policies apart: $other" test "$other" != "$before"
 finish
