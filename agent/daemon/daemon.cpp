@@ -288,7 +288,9 @@ Result<void> DaemonImpl::start() {
   if (!found) return std::unexpected(found.error());
   adopted_ = *found != 0;
 
-  auto ids = NameIds::load(options_.state_dir + "/names", backend_->instance());
+  const auto highest = backend_->highest_name_id();
+  if (!highest) return std::unexpected(highest.error());
+  auto ids = NameIds::load(options_.state_dir + "/names", backend_->instance(), *highest);
   if (!ids) return std::unexpected(std::move(ids.error()));
   ids_ = std::make_unique<NameIds>(std::move(*ids));
   if (adopted_ && !ids_->was_kept()) {

@@ -48,35 +48,34 @@ Result<void> write_file_atomically(const std::string& path, const std::string& c
   return {};
 }
 
-Result<NameIds> NameIds::load(const std::string& path, const std::string& instance) {
-  NameIds names;
-  names.path_ = path;
-  names.header_ = "egressd-names 1 " + instance + " " + boot_id();
+Result<NameIds> NameIds::load(const std::string& path, const std::string& instance,
+                              std::uint32_t highest) {
+  NameIds fresh;
+  fresh.path_ = path;
+  fresh.header_ = "egressd-names 1 " + instance + " " + boot_id();
+  fresh.next_ = highest + 1;
   std::ifstream in(path);
   if (!in) {
     if (errno != ENOENT) return std::unexpected(Error::from_errno("open " + path));
-    return names;
+    return fresh;
   }
+  NameIds names = fresh;
   std::string line;
   // Header, "next N", then "ID PATTERN" a line. A file that is not exactly that does not count.
-  if (!std::getline(in, line) || line != names.header_) return names;
+  if (!std::getline(in, line) || line != names.header_) return fresh;
   const auto number = [](std::string_view text, std::uint32_t& value) {
     const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
     return ec == std::errc{} && end == text.data() + text.size();
   };
   if (!std::getline(in, line) || !line.starts_with("next ") ||
-      !number(std::string_view(line).substr(5), names.next_))
-    return names;
+      !number(std::string_view(line).substr(5), names.next_) || names.next_ <= highest)
+    return fresh;
   while (std::getline(in, line)) {
     const auto space = line.find(' ');
     std::uint32_t id = 0;
     if (space == std::string::npos || !number(std::string_view(line).substr(0, space), id) ||
-        id == 0 || id >= names.next_) {
-      NameIds fresh;
-      fresh.path_ = path;
-      fresh.header_ = names.header_;
+        id == 0 || id >= names.next_)
       return fresh;
-    }
     std::string pattern = line.substr(space + 1);
     names.patterns_[id] = pattern;
     names.ids_[std::move(pattern)] = id;

@@ -15,9 +15,11 @@ namespace egressd::daemon {
 class NameIds {
  public:
   // State of an earlier run, kept in `path`; it counts only if it belongs to the same kernel maps
-  // (`instance`, see Backend::instance()) of the same boot. Otherwise numbering starts afresh and
+  // (`instance`, see Backend::instance()) of the same boot and knows every number these may hold,
+  // up to `highest` (Backend::highest_name_id()). Otherwise numbering starts afresh above that and
   // was_kept() is false: whatever the maps have learned then has no meaning and must be forgotten.
-  static Result<NameIds> load(const std::string& path, const std::string& instance);
+  static Result<NameIds> load(const std::string& path, const std::string& instance,
+                              std::uint32_t highest = 0);
 
   [[nodiscard]] bool was_kept() const { return kept_; }
   // The pattern's number, > 0; gives it one if it has none yet.

@@ -45,6 +45,9 @@ class Backend {
 
   // Generation in force, 0 if none; found in the kernel when an earlier agent left it there.
   virtual Result<std::uint32_t> generation() = 0;
+  // No pattern number above this has been in force or granted since the maps were made: sockets and
+  // grants may still hold those up to it.
+  virtual Result<std::uint32_t> highest_name_id() = 0;
   // Identifies the learned addresses: changes whenever they were lost (boot, detach).
   [[nodiscard]] virtual std::string instance() const = 0;
 

@@ -146,6 +146,7 @@ class BpfBackend final : public Backend {
   Result<void> attach() override;
   Result<std::vector<std::string>> detach() override;
   Result<std::uint32_t> generation() override;
+  Result<std::uint32_t> highest_name_id() override;
   [[nodiscard]] std::string instance() const override { return instance_; }
   Result<void> learn(std::span<const LearnedAddress> addresses) override;
   Result<std::vector<LearnedAddress>> learned() override;
@@ -276,6 +277,21 @@ Result<std::uint32_t> BpfBackend::generation() {
   if (::bpf_map_lookup_elem(::bpf_map__fd(skeleton_->maps.egressd_config), &*slot, &config) != 0)
     return std::unexpected(Error::from_errno("read map egressd_config"));
   return config.generation;
+}
+
+Result<std::uint32_t> BpfBackend::highest_name_id() {
+  std::uint32_t highest = 0;
+  for (__u32 slot = 0; slot < EGRESSD_SLOTS; ++slot) {
+    egressd_config config{};
+    if (::bpf_map_lookup_elem(::bpf_map__fd(skeleton_->maps.egressd_config), &slot, &config) != 0)
+      return std::unexpected(Error::from_errno("read map egressd_config"));
+    if (config.name_count != 0) highest = std::max(highest, config.name_count - 1);
+  }
+  auto r = for_each_learned([&](const egressd_addr&, const egressd_learned& value) {
+    for (const egressd_grant& grant : value.grants) highest = std::max(highest, grant.name_id);
+  });
+  if (!r) return std::unexpected(r.error());
+  return highest;
 }
 
 Result<BpfBackend::InnerMap> BpfBackend::make_hosts(const RuleSet& rules,
@@ -494,8 +510,11 @@ Result<void> BpfBackend::apply(const RuleSet& rules) {
   config.dns_filter = dns.filter;
   if (egressd_config before{}; ::bpf_map_lookup_elem(::bpf_map__fd(skeleton_->maps.egressd_config),
                                                      &*active, &before) == 0 &&
-                               before.generation != 0)
+                               before.generation != 0) {
     config.adopt_until_ns = before.adopt_until_ns;  // counts from when enforcement began
+    // Never falls: a socket may hold a number of long ago (highest_name_id()).
+    config.name_count = std::max(config.name_count, before.name_count);
+  }
   if (::bpf_map_update_elem(::bpf_map__fd(skeleton_->maps.egressd_config), &slot, &config,
                             BPF_ANY) != 0)
     return std::unexpected(Error::from_errno("write map egressd_config"));

@@ -87,6 +87,22 @@ TEST_F(NameIdsTest, ARenewedPatternGetsANumberNobodyHad) {
   EXPECT_EQ(again->id_of("a.example"), ids->id_of("a.example"));
 }
 
+TEST_F(NameIdsTest, NumbersTheKernelMayHoldAreNotGivenAgain) {
+  auto lost = NameIds::load(path_, "12", 41);
+  ASSERT_TRUE(lost);
+  EXPECT_FALSE(lost->was_kept());
+  EXPECT_EQ(lost->id_of("a.example"), 42u);
+  ASSERT_TRUE(lost->save());
+  EXPECT_TRUE(NameIds::load(path_, "12", 42)->was_kept());
+  EXPECT_EQ(NameIds::load(path_, "13", 42)->id_of("a.example"), 43u);
+  // A file put back from a copy: what it says of the newer numbers is not known.
+  auto stale = NameIds::load(path_, "12", 50);
+  ASSERT_TRUE(stale);
+  EXPECT_FALSE(stale->was_kept());
+  EXPECT_EQ(stale->pattern_of(42), "");
+  EXPECT_EQ(stale->id_of("a.example"), 51u);
+}
+
 TEST_F(NameIdsTest, FileIsReplacedWholeAndPrivate) {
   ASSERT_TRUE(write_file_atomically(path_, "old"));
   ASSERT_TRUE(write_file_atomically(path_, "new"));
