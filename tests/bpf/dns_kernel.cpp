@@ -35,6 +35,13 @@ std::uint64_t per_cpu_sum(int fd, std::uint32_t key) {
   return sum;
 }
 
+template <typename Key>
+void delete_all(int fd) {
+  Key key{};
+  while (bpf_map_get_next_key(fd, nullptr, &key) == 0 && bpf_map_delete_elem(fd, &key) == 0) {
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<DnsKernel> DnsKernel::load(std::string* why, std::uint32_t max_learned) {
@@ -133,6 +140,11 @@ void DnsKernel::trust_link(std::uint32_t netns, std::uint32_t ifindex, std::uint
         "trust link");
 }
 
+void DnsKernel::trust_nobody() {
+  delete_all<egressd_addr>(bpf_map__fd(skel_->maps.egressd_dserver));
+  delete_all<egressd_dns_link>(bpf_map__fd(skel_->maps.egressd_dlinks));
+}
+
 int DnsKernel::run(int program, std::span<const std::uint8_t> data, std::uint16_t ether_type,
                    std::uint32_t* verdict) {
   frame_.assign(14, 0);
@@ -141,6 +153,13 @@ int DnsKernel::run(int program, std::span<const std::uint8_t> data, std::uint16_
   frame_.insert(frame_.end(), data.begin(), data.end());
   LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = frame_.data(),
               .data_size_in = static_cast<__u32>(frame_.size()));
+  __sk_buff context{};
+  if (ifindex_ != 0 || gso_size_ != 0) {
+    context.ifindex = ifindex_;
+    context.gso_size = gso_size_;
+    opts.ctx_in = &context;
+    opts.ctx_size_in = sizeof(context);
+  }
   const int result = bpf_prog_test_run_opts(program, &opts);
   *verdict = opts.retval;
   return result;
@@ -235,6 +254,35 @@ void DnsKernel::forget() {
   const __u32 zero = 0;
   const std::vector<std::byte> hand(bpf_map__value_size(skel_->maps.egressd_dhand));
   bpf_map_update_elem(bpf_map__fd(skel_->maps.egressd_dhand), &zero, hand.data(), BPF_ANY);
+}
+
+void DnsKernel::take_learned(
+    std::vector<std::pair<std::array<std::uint8_t, 16>, egressd_learned>>& learned) const {
+  constexpr __u32 kBatch = 512;
+  std::array<std::uint8_t, 16> keys[kBatch];
+  static egressd_learned values[kBatch];
+  LIBBPF_OPTS(bpf_map_batch_opts, opts, .elem_flags = BPF_F_LOCK);
+  learned.clear();
+  __u32 at = 0;
+  bool more = false;
+  int result = 0;
+  while (result == 0) {
+    __u32 count = kBatch;
+    result =
+        bpf_map_lookup_and_delete_batch(bpf_map__fd(skel_->maps.egressd_learned),
+                                        more ? &at : nullptr, &at, keys, values, &count, &opts);
+    if (result != 0 && result != -ENOENT) {
+      check(result, "take learned addresses");
+    }
+    for (__u32 i = 0; i < count; ++i) {
+      learned.emplace_back(keys[i], values[i]);
+    }
+    more = true;
+  }
+}
+
+void DnsKernel::forget_questions() {
+  delete_all<egressd_dns_asked_key>(bpf_map__fd(skel_->maps.egressd_dasked));
 }
 
 std::vector<std::vector<std::uint8_t>> DnsKernel::events() {

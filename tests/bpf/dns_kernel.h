@@ -31,6 +31,11 @@ class DnsKernel {
   egressd_dns_config usual_config() const;
   void trust_server(const egressd_addr& address, std::uint32_t links, std::uint32_t slots = 3);
   void trust_link(std::uint32_t netns, std::uint32_t ifindex, std::uint32_t links);
+  // Forgets every server and link.
+  void trust_nobody();
+  // What packets say of themselves from now on; 0 = lo, one datagram.
+  void device(std::uint32_t ifindex) { ifindex_ = ifindex; }
+  void segmentation_offload(std::uint32_t size) { gso_size_ = size; }
 
   // Each runs one program on one message or packet; false only if the run itself failed.
   bool judge(std::span<const std::uint8_t> message);
@@ -49,6 +54,11 @@ class DnsKernel {
   // By address; values as in the kernel.
   std::map<std::array<std::uint8_t, 16>, egressd_learned> learned() const;
   void forget();
+  // learned() and forget() at once, in one call to the kernel.
+  void take_learned(
+      std::vector<std::pair<std::array<std::uint8_t, 16>, egressd_learned>>& learned) const;
+  // Nothing is outstanding.
+  void forget_questions();
   std::vector<std::vector<std::uint8_t>> events();
   std::vector<std::pair<std::string, std::uint32_t>> verified_instructions() const;
 
@@ -60,6 +70,8 @@ class DnsKernel {
   dns_test_bpf* skel_ = nullptr;
   dns_test_io* io_ = nullptr;
   enforce::NameKey key_{0x5eedULL, 0xfeedULL};
+  std::uint32_t ifindex_ = 0;
+  std::uint32_t gso_size_ = 0;
   std::vector<std::uint8_t> frame_;
 };
 

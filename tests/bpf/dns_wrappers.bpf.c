@@ -4,7 +4,7 @@
  * and namespace are given. Messages come without IP header, packets with.
  */
 #include "dns_wrappers.h"
-#include "dns_packet.h"
+#include "dns_maps.h"
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -13,6 +13,41 @@ struct {
   __type(key, __u32);
   __type(value, struct dns_test_io);
 } dns_test_io SEC(".maps");
+
+/*
+ * A test run's socket is of no protocol and gone with its packet. In its place: one that the test
+ * describes in dns_test_io, with stream state that stays.
+ */
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct dns_stream);
+} dns_test_stream SEC(".maps");
+
+static __always_inline struct bpf_sock* dns_test_sock(void) {
+  __u32 zero = 0;
+  struct dns_test_io* io = bpf_map_lookup_elem(&dns_test_io, &zero);
+
+  return io ? &io->sock : NULL;
+}
+
+static __always_inline void* dns_test_storage(const void* map, __u64 flags) {
+  __u32 zero = 0;
+  struct dns_test_io* io = bpf_map_lookup_elem(&dns_test_io, &zero);
+  struct dns_stream* st;
+
+  if (map != &egressd_dstream || !io) return NULL;
+  if (!io->stream && !(flags & BPF_SK_STORAGE_GET_F_CREATE)) return NULL;
+  io->stream = 1;
+  st = bpf_map_lookup_elem(&dns_test_stream, &zero);
+  if (st && io->stream_busy) st->in_busy = io->stream_busy & 1;
+  return st;
+}
+
+#define bpf_sk_fullsock(sk) dns_test_sock()
+#define bpf_sk_storage_get(map, sk, value, flags) dns_test_storage(map, flags)
+#include "dns_packet.h"
 
 static __always_inline int load_message(struct __sk_buff* skb, struct dns_scratch* s,
                                         struct dns_test_io* io) {
@@ -76,14 +111,24 @@ int dns_test_answer(struct __sk_buff* skb) {
 /* Whole packets, as the attached programs see them. */
 SEC("cgroup_skb/egress")
 int dns_test_out(struct __sk_buff* skb) {
+  __u32 zero = 0;
+  const struct dns_test_io* io = bpf_map_lookup_elem(&dns_test_io, &zero);
+
+  if (!io) return DNS_DROP;
   if (dns_plainly_not(skb, 2)) return DNS_PASS;
-  if (dns_out_packet(skb, DNS_TEST_COOKIE) == DNS_DROP) return DNS_DROP;
+  if (dns_out_packet(skb, io->cookie ? io->cookie : DNS_TEST_COOKIE) == DNS_DROP) return DNS_DROP;
   return DNS_PASS;
 }
 
 SEC("cgroup_skb/ingress")
 int dns_test_in(struct __sk_buff* skb) {
+  __u32 zero = 0, netns = DNS_TEST_NETNS;
+  const struct dns_test_io* io = bpf_map_lookup_elem(&dns_test_io, &zero);
+
+  if (!io) return DNS_DROP;
+  if (io->netns) netns = io->netns == DNS_TEST_OWN_NETNS ? 0 : io->netns;
   if (dns_plainly_not(skb, 0)) return DNS_PASS;
-  if (dns_in_packet(skb, DNS_TEST_COOKIE, DNS_TEST_NETNS) == DNS_DROP) return DNS_DROP;
+  if (dns_in_packet(skb, io->cookie ? io->cookie : DNS_TEST_COOKIE, netns) == DNS_DROP)
+    return DNS_DROP;
   return DNS_PASS;
 }

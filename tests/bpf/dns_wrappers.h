@@ -11,6 +11,7 @@
 
 #define DNS_TEST_COOKIE 7
 #define DNS_TEST_NETNS 4711
+#define DNS_TEST_OWN_NETNS (~0u) /* the namespace of who runs the test */
 #define DNS_TEST_MAX 256
 
 struct dns_test_io {
@@ -23,6 +24,17 @@ struct dns_test_io {
   __u32 length;
   __u8 message[EGRESSD_DNS_MSG_MAX];
   __u32 pad2;
+  /* in: instead of DNS_TEST_COOKIE and DNS_TEST_NETNS, if not 0 */
+  __u64 cookie;
+  __u32 netns;
+  /*
+   * in, for dns_test_in and dns_test_out: the socket, whose protocol and type are looked at;
+   * whether it has stream state; 1: another processor is busy with that, 2: no longer
+   */
+  __u32 stream;
+  __u32 stream_busy;
+  __u32 pad3;
+  struct bpf_sock sock;
   /* out */
   __u32 outcome;
   __u32 ask;

@@ -125,7 +125,8 @@ DnsLesson read_answer(Bytes m, const DnsAsked& asked) {
   }
   at += 4;
   if (*qclass != 1 || (*qtype != 1 && *qtype != 28) || *qtype != asked.qtype ||
-      *number(m, 0, 2) != asked.id || *question != split(asked.name)) {
+      *number(m, 0, 2) != asked.id ||
+      *question != (asked.labels.empty() ? split(asked.name) : asked.labels)) {
     return no(DnsVerdict::NotAsked);
   }
   if ((flags >> 9 & 1) != 0) {
@@ -209,9 +210,64 @@ DnsLesson read_answer(Bytes m, const DnsAsked& asked) {
   return lesson;
 }
 
+std::optional<DnsQuestion> read_question(Bytes m) {
+  std::size_t at = 12;
+  auto labels = m.size() < 12 ? std::nullopt : read_name(m, at);
+  const auto qtype = number(m, at, 2);
+  const auto qclass = number(m, at + 2, 2);
+  if (!labels || !qtype || !qclass) {
+    return std::nullopt;
+  }
+  return DnsQuestion{std::move(*labels), static_cast<std::uint16_t>(*qtype),
+                     static_cast<std::uint16_t>(*qclass)};
+}
+
+DnsGuard guard_of(Bytes address) {
+  struct Range {
+    std::vector<std::uint8_t> prefix;
+    std::size_t bits;
+    DnsGuard guard;
+  };
+  static const std::vector<Range> kFour{
+      {{10}, 8, DnsGuard::Private},
+      {{172, 16}, 12, DnsGuard::Private},
+      {{192, 168}, 16, DnsGuard::Private},
+      {{100, 64}, 10, DnsGuard::Private},
+      {{0}, 8, DnsGuard::Never},
+      {{127}, 8, DnsGuard::Never},
+      {{169, 254}, 16, DnsGuard::Never},
+      {{192, 0, 0}, 24, DnsGuard::Never},
+      {{168, 63, 129, 16}, 32, DnsGuard::Never},
+      {{224}, 4, DnsGuard::Never},
+      {{240}, 4, DnsGuard::Never},
+  };
+  static const std::vector<Range> kSix{
+      {{0xfc}, 7, DnsGuard::Private},
+      {{0x20, 0x02}, 16, DnsGuard::Never},
+      {{0x20, 0x01, 0, 0}, 32, DnsGuard::Never},
+      {{0x20}, 3, DnsGuard::Public},
+      {{}, 0, DnsGuard::Never},
+  };
+  const auto bit = [](Bytes bytes, std::size_t at) { return bytes[at / 8] >> (7 - at % 8) & 1; };
+  for (const auto& range : address.size() == 4 ? kFour : kSix) {
+    std::size_t same = 0;
+    while (same < range.bits && bit(address, same) == bit(range.prefix, same)) {
+      ++same;
+    }
+    if (same == range.bits) {
+      return range.guard;
+    }
+  }
+  return DnsGuard::Public;
+}
+
 std::vector<std::uint32_t> match_name(std::span<const DnsPattern> patterns,
                                       const std::string& name) {
-  const Labels labels = split(lower(name));
+  return match_labels(patterns, split(lower(name)));
+}
+
+std::vector<std::uint32_t> match_labels(std::span<const DnsPattern> patterns,
+                                        const std::vector<std::string>& labels) {
   // Which labels with `*` inside led to a pattern: position from the right, and text.
   using Branch = std::vector<std::pair<std::size_t, std::string>>;
   struct Match {
