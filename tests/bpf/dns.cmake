@@ -4,9 +4,11 @@ get_directory_property(EGRESSD_BPF_FLAGS DIRECTORY ${PROJECT_SOURCE_DIR}/bpf
 add_executable(dns_kernel_test dns_test.cpp)
 target_link_libraries(dns_kernel_test PRIVATE dns_kernel GTest::gmock GTest::gtest_main)
 gtest_discover_tests(dns_kernel_test TEST_PREFIX dns. PROPERTIES LABELS bpf TIMEOUT 300)
-add_executable(dns_mutation_test dns_mutation_test.cpp)
-target_link_libraries(dns_mutation_test PRIVATE dns_kernel GTest::gtest_main)
-gtest_discover_tests(dns_mutation_test TEST_PREFIX dns. PROPERTIES LABELS bpf TIMEOUT 300)
+foreach(name packet mutation stream)
+  add_executable(dns_${name}_test dns_${name}_test.cpp)
+  target_link_libraries(dns_${name}_test PRIVATE dns_kernel GTest::gmock GTest::gtest_main)
+  gtest_discover_tests(dns_${name}_test TEST_PREFIX dns. PROPERTIES LABELS bpf TIMEOUT 300)
+endforeach()
 
 # All programs in one object, as the agent loads them, and a workload; tests/netns/dns_*.sh.
 egressd_bpf_skeleton(dns_e2e_bpf

@@ -285,6 +285,16 @@ void DnsKernel::forget_questions() {
   delete_all<egressd_dns_asked_key>(bpf_map__fd(skel_->maps.egressd_dasked));
 }
 
+void DnsKernel::new_stream() {
+  const std::vector<std::uint8_t> nothing(bpf_map__value_size(skel_->maps.dns_test_stream));
+  const __u32 zero = 0;
+  check(
+      bpf_map_update_elem(bpf_map__fd(skel_->maps.dns_test_stream), &zero, nothing.data(), BPF_ANY),
+      "reset stream");
+  io_->stream = 0;
+  io_->stream_busy = 0;
+}
+
 std::vector<std::vector<std::uint8_t>> DnsKernel::events() {
   std::vector<std::vector<std::uint8_t>> all;
   ring_buffer* ring = ring_buffer__new(

@@ -59,6 +59,8 @@ class DnsKernel {
       std::vector<std::pair<std::array<std::uint8_t, 16>, egressd_learned>>& learned) const;
   // Nothing is outstanding.
   void forget_questions();
+  // A TCP connection without any state, instead of the last one's; see dns_wrappers.bpf.c.
+  void new_stream();
   std::vector<std::vector<std::uint8_t>> events();
   std::vector<std::pair<std::string, std::uint32_t>> verified_instructions() const;
 
