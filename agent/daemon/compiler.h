@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "daemon/name_ids.h"
 #include "enforce/rule_set.h"
+#include "policy/in_label_tree.h"
 #include "policy/policy.h"
 
 namespace egressd::daemon {
@@ -33,7 +34,7 @@ class NameMatcher {
   std::vector<Entry> entries_;
   std::unordered_map<std::string, std::size_t> exact_;       // name
   std::unordered_map<std::string, std::size_t> subdomains_;  // what follows "*."
-  std::vector<std::size_t> in_label_;
+  policy::InLabelTree in_label_;
 };
 
 // True if a name under this pattern may make the address reachable.
@@ -54,7 +55,8 @@ struct DnsServers {
 
 // The policy as the kernel judges it (enforce/rule_set.h), equal in meaning to policy::evaluate().
 // Numbers of patterns come from `ids`, which grows. Fails when a destination would be subject to
-// more port ranges than the kernel walks (EGRESSD_MAX_LIST); the error names it.
+// more port ranges than the kernel walks (EGRESSD_MAX_LIST); the error names it. The reader of the
+// policy file accepts no such policy.
 Result<Compiled> compile(const policy::Policy& policy, std::uint32_t generation, DnsServers servers,
                          NameIds& ids);
 

@@ -10,6 +10,9 @@
 #include <unordered_set>
 
 #include "base/result.h"
+#include "policy/in_label_tree.h"
+#include "policy/limits.h"
+#include "policy/merge.h"
 #include "policy/reader.h"
 #include "policy/suggest.h"
 
@@ -61,6 +64,7 @@ class PolicyReader {
       read_root(tree->root());
     // Reading the whole of a large file is worth it only while each rule is still right.
     if (!reader_.failed()) check_overlaps();
+    if (!reader_.failed()) check_merged();
     if (!reader_.failed()) {
       warn_never_matching();
       warn_unreachable_resolve();
@@ -135,7 +139,7 @@ class PolicyReader {
     if (*text == "audit") return Mode::Audit;
     if (*text == "enforce") return Mode::Enforce;
     constexpr std::string_view kModes[] = {"audit", "enforce"};
-    reader_.error(node, "unknown mode " + quoted(*text) + did_you_mean(*text, kModes) +
+    reader_.error(node, "unknown mode " + quoted(*text) + reader_.did_you_mean(*text, kModes) +
                             "; write audit or enforce");
     return std::nullopt;
   }
@@ -144,7 +148,8 @@ class PolicyReader {
     const std::string* text = reader_.scalar(node, "'cloud'");
     if (!text) return;
     if (std::ranges::find(kCloudNames, *text) == kCloudNames.end())
-      reader_.error(node, "unknown cloud " + quoted(*text) + did_you_mean(*text, kCloudNames) +
+      reader_.error(node, "unknown cloud " + quoted(*text) +
+                              reader_.did_you_mean(*text, kCloudNames) +
                               "; write public, usgov or china");
     else
       cloud_ = *text;
@@ -167,8 +172,8 @@ class PolicyReader {
       if (key->kind != YamlNode::Kind::Scalar) continue;
       if (!known.contains(key->text)) {
         const std::vector<std::string_view> names(known.begin(), known.end());
-        reader_.error(
-            *key, "no tag has a parameter " + quoted(key->text) + did_you_mean(key->text, names));
+        reader_.error(*key, "no tag has a parameter " + quoted(key->text) +
+                                reader_.did_you_mean(key->text, names));
         continue;
       }
       const std::string name = canonical_parameter(key->text);
@@ -177,6 +182,7 @@ class PolicyReader {
         continue;
       }
       std::vector<std::string>& values = parameters_[name];
+      std::unordered_set<std::string> seen;
       parameter_nodes_.emplace(name, key);
       for (const YamlNode* item : reader_.list(*value, quoted(key->text))) {
         const std::string* text = reader_.scalar(*item, "the value of " + quoted(key->text));
@@ -198,8 +204,15 @@ class PolicyReader {
           reader_.error(*item, "parameter " + quoted(key->text) + " must be one DNS label");
           continue;
         }
-        const std::string canonical = label->substr(0, label->find('.'));
-        if (std::ranges::find(values, canonical) == values.end()) values.push_back(canonical);
+        std::string canonical = label->substr(0, label->find('.'));
+        if (!seen.insert(canonical).second) continue;
+        if (values.size() == kMaxParameterValues) {
+          reader_.error(*item, "parameter " + quoted(key->text) + " has more than " +
+                                   std::to_string(kMaxParameterValues) +
+                                   " values; write a pattern under 'fqdns' instead");
+          break;
+        }
+        values.push_back(std::move(canonical));
       }
     }
   }
@@ -215,7 +228,9 @@ class PolicyReader {
     for (const auto& [key, value] : node.members) {
       if (key->kind != YamlNode::Kind::Scalar) continue;
       auto [it, fresh] = groups_.try_emplace(key->text);
-      if (fresh) it->second = read_prefixes(*value, "address group " + quoted(key->text));
+      if (!fresh) continue;
+      if (group_names_.size() < 1000) group_names_.push_back(it->first);
+      it->second = read_prefixes(*value, "address group " + quoted(key->text));
     }
   }
 
@@ -242,18 +257,7 @@ class PolicyReader {
     if (!reader_.map(node, "'dns'", {"servers", "resolve", "grace", "filter", "searchDomains"}))
       return;
     DnsSettings& dns = policy_.dns;
-    if (const YamlNode* servers = Reader::find(node, "servers"))
-      for (const YamlNode* item : reader_.list(*servers, "'servers'")) {
-        const std::string* text = reader_.scalar(*item, "a DNS server");
-        if (!text) continue;
-        const auto address = net::IpAddress::parse(*text);
-        if (!address)
-          reader_.error(*item, quoted(*text) +
-                                   " is not an IP address; DNS servers are written "
-                                   "like 10.0.0.10, without port or name");
-        else if (std::ranges::find(dns.servers, *address) == dns.servers.end())
-          dns.servers.push_back(*address);
-      }
+    if (const YamlNode* servers = Reader::find(node, "servers")) read_servers(*servers);
     if (const YamlNode* resolve = Reader::find(node, "resolve")) {
       std::unordered_set<std::string> seen;
       for (const YamlNode* item : reader_.list(*resolve, "'resolve'")) {
@@ -270,16 +274,47 @@ class PolicyReader {
     }
     if (const YamlNode* grace = Reader::find(node, "grace")) read_grace(*grace);
     if (const YamlNode* filter = Reader::find(node, "filter")) read_filter(*filter);
-    if (const YamlNode* search = Reader::find(node, "searchDomains")) {
-      for (const YamlNode* item : reader_.list(*search, "'searchDomains'")) {
-        const std::string* text = reader_.scalar(*item, "a search domain");
-        if (text == nullptr) continue;
-        auto name = canonical_fqdn(*text);
-        if (!name)
-          reader_.error(*item, name.error());
-        else if (std::ranges::find(dns.search_domains, *name) == dns.search_domains.end())
-          dns.search_domains.push_back(std::move(*name));
+    if (const YamlNode* search = Reader::find(node, "searchDomains")) read_search_domains(*search);
+  }
+
+  void read_servers(const YamlNode& node) {
+    std::unordered_set<net::IpAddress> seen;
+    for (const YamlNode* item : reader_.list(node, "'servers'")) {
+      const std::string* text = reader_.scalar(*item, "a DNS server");
+      if (!text) continue;
+      const auto address = net::IpAddress::parse(*text);
+      if (!address) {
+        reader_.error(*item, quoted(*text) +
+                                 " is not an IP address; DNS servers are written "
+                                 "like 10.0.0.10, without port or name");
+      } else if (seen.insert(*address).second) {
+        if (seen.size() > kMaxDnsServers) {
+          reader_.error(*item, "more than " + std::to_string(kMaxDnsServers) +
+                                   " DNS servers; list those that this machine asks");
+          return;
+        }
+        policy_.dns.servers.push_back(*address);
       }
+    }
+  }
+
+  void read_search_domains(const YamlNode& node) {
+    std::unordered_set<std::string> seen;
+    for (const YamlNode* item : reader_.list(node, "'searchDomains'")) {
+      const std::string* text = reader_.scalar(*item, "a search domain");
+      if (!text) continue;
+      auto name = canonical_fqdn(*text);
+      if (!name) {
+        reader_.error(*item, name.error());
+        continue;
+      }
+      if (!seen.insert(*name).second) continue;
+      if (seen.size() > kMaxSearchDomains) {
+        reader_.error(*item, "more than " + std::to_string(kMaxSearchDomains) +
+                                 " search domains; list those of resolv.conf, here and in pods");
+        return;
+      }
+      policy_.dns.search_domains.push_back(std::move(*name));
     }
   }
 
@@ -358,8 +393,8 @@ class PolicyReader {
       if (text && *text == "deny")
         draft.head.action = Action::Deny;
       else if (text && *text != "allow")
-        reader_.error(*action, "unknown action " + quoted(*text) + did_you_mean(*text, kActions) +
-                                   "; write allow or deny");
+        reader_.error(*action, "unknown action " + quoted(*text) +
+                                   reader_.did_you_mean(*text, kActions) + "; write allow or deny");
     } else {
       reader_.error(node, "this collection has no 'action'; write action: allow or action: deny");
     }
@@ -450,7 +485,39 @@ class PolicyReader {
       read_targets(node, addresses, groups, rule, draft.head.action);
     read_protocols(node, fqdns != nullptr, rule);
     read_rule_ports(node, fqdns != nullptr, rule);
+    check_entries(node, rule);
     add_rule(draft, std::move(rule), node, false);
+  }
+
+  void check_entries(const YamlNode& node, const Rule& rule) {
+    const std::size_t entries = rule.protocols.size() * rule.ports.size();
+    if (entries <= kMaxEntries) return;
+    const YamlNode* at = Reader::find(node, rule.ports.size() > 1 ? "ports" : "protocols");
+    reader_.error(at ? *at : node,
+                  "rule " + quoted(rule.name) + " has " + std::to_string(entries) +
+                      " pairs of protocol and port range; the kernel has room for " +
+                      std::to_string(kMaxEntries) + merge_hint(rule));
+  }
+
+  // What to write instead of too many entries.
+  static std::string merge_hint(const Rule& rule) {
+    if (rule.ports.size() == 1) return "; write protocols: [any]";
+    std::string hint = "; write ranges that hold the ports, like \"" +
+                       std::to_string(rule.ports.front().first) + "-" +
+                       std::to_string(rule.ports.back().last) + "\"";
+    if (rule.protocols.size() > 1) hint += ", or keep one of the protocols";
+    return hint;
+  }
+
+  // Holds a pattern against the room the kernel has for those with `*` inside a label.
+  void check_siblings(const FqdnPattern& pattern, const YamlNode& node) {
+    if (pattern.kind() != FqdnPattern::Kind::InLabel) return;
+    const std::string parent = in_label_.add(pattern.text(), 0, kMaxInLabelSiblings);
+    if (parent.empty()) return;
+    reader_.error(node, quoted(pattern.text()) + " is one too many: the kernel has room for " +
+                            std::to_string(kMaxInLabelSiblings) +
+                            " patterns with '*' inside the label in front of " + quoted(parent) +
+                            "; write \"*." + parent + "\", fewer and wider patterns, or the names");
   }
 
   void read_fqdns(const YamlNode& node, Rule& rule, Action action) {
@@ -478,6 +545,7 @@ class PolicyReader {
         reader_.warning(*item, quoted(pattern->text()) +
                                    " has no dot; names are matched as DNS carries them, search "
                                    "domains included");
+      check_siblings(*pattern, *item);
       rule.fqdns.push_back(std::move(*pattern));
     }
   }
@@ -491,12 +559,10 @@ class PolicyReader {
         if (!text) continue;
         const auto group = groups_.find(*text);
         if (group == groups_.end()) {
-          std::vector<std::string_view> known;
-          for (const auto& [name, prefixes] : groups_)
-            if (known.size() < 1000) known.push_back(name);
-          reader_.error(*item, "no address group is named " + quoted(*text) +
-                                   did_you_mean(*text, known) +
-                                   (known.empty() ? "; define it under 'addressGroups:'" : ""));
+          reader_.error(*item,
+                        "no address group is named " + quoted(*text) +
+                            reader_.did_you_mean(*text, group_names_) +
+                            (group_names_.empty() ? "; define it under 'addressGroups:'" : ""));
           continue;
         }
         if (!spend(group->second.size(), *item)) return;
@@ -609,7 +675,7 @@ class PolicyReader {
     if (!tag) {
       std::vector<std::string_view> known;
       for (const Tag& t : tags_.tags()) known.push_back(t.name);
-      std::string hint = did_you_mean(*name, known);
+      std::string hint = reader_.did_you_mean(*name, known);
       if (hint.empty()) hint = "; `egressctl tags list` shows them";
       reader_.error(node, "unknown tag " + quoted(*name) + hint);
       return {};
@@ -622,7 +688,10 @@ class PolicyReader {
       for (const std::string& text : entry.opens())
         for (std::string& parameter : placeholders(text))
           used_parameters_.insert(std::move(parameter));
-    TagExpansion expansion = expand_tag(*tag, cloud_, parameters_);
+    if (over_limit_) return {};
+    const auto [known, fresh] = expansions_.try_emplace(tag);
+    TagExpansion& expansion = known->second;
+    if (fresh) expansion = expand_tag(*tag, cloud_, parameters_);
     for (const auto& [parameter, destination] : expansion.missing) {
       if (parameter_nodes_.contains(parameter)) continue;  // given, but wrong: reported there
       reader_.error(node, "tag " + *name + " needs the parameter '" + parameter + "' for " +
@@ -643,7 +712,7 @@ class PolicyReader {
                               "', only in: " + list);
     }
     if (action == Action::Allow) warn_exfiltration(node, *tag);
-    return std::move(expansion.rules);
+    return expansion.rules;
   }
 
   void warn_exfiltration(const YamlNode& node, const Tag& tag) {
@@ -674,7 +743,61 @@ class PolicyReader {
   void add_rule(DraftCollection& draft, Rule rule, const YamlNode& node, bool from_tag) {
     ++rules_;
     if (!spend(rule.fqdns.size() + rule.prefixes.size(), node)) return;
+    if (from_tag)
+      for (const FqdnPattern& pattern : rule.fqdns) check_siblings(pattern, node);
     draft.rules.push_back({std::move(rule), &node, from_tag});
+  }
+
+  // Every destination's rules, put together as the compiler will, have room in the kernel.
+  void check_merged() {
+    Merger merger;
+    std::vector<const DraftRule*> rules;
+    std::size_t network = 0, fqdn = 0;
+    for (const DraftCollection& draft : drafts_)
+      for (const DraftRule& r : draft.rules) {
+        merger.add(r.rule, draft.head.action);
+        rules.push_back(&r);
+        (r.rule.is_network() ? network : fqdn) += r.rule.protocols.size() * r.rule.ports.size();
+      }
+    if (network <= kMaxEntries && fqdn <= kMaxEntries) return;
+    merger.finish();
+    std::unordered_set<const DraftRule*> reported;
+    std::set<std::vector<std::uint32_t>> checked;  // most destinations share their rules
+    const auto check = [&](const Merger::Destination& destination) {
+      std::size_t entries = 0;
+      for (const std::uint32_t number : destination.rules)
+        entries += rules[number]->rule.protocols.size() * rules[number]->rule.ports.size();
+      if (entries <= kMaxEntries ||
+          !checked.emplace(destination.rules.begin(), destination.rules.end()).second)
+        return;
+      const auto list = merger.join(destination.rules);
+      if (list.size() <= kMaxEntries) return;
+      const DraftRule& last = *rules[list.back().rule];
+      if (!reported.insert(&last).second) return;
+      reader_.error(*last.node, over_full(last, list, rules,
+                                          destination.prefix ? destination.prefix->to_string()
+                                                             : destination.pattern->text()));
+    };
+    merger.each_prefix(check);
+    merger.each_pattern(check);
+  }
+
+  static std::string over_full(const DraftRule& last, const std::vector<MergedEntry>& list,
+                               const std::vector<const DraftRule*>& rules,
+                               const std::string& destination) {
+    std::string others;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      if (list[i].rule == list.back().rule || (i > 0 && list[i].rule == list[i - 1].rule)) continue;
+      if (++count <= 3)
+        others += (others.empty() ? "" : ", ") + quoted(rules[list[i].rule]->rule.name);
+    }
+    if (count > 3) others += " and " + std::to_string(count - 3) + " more";
+    return quoted(destination) + " is subject to rule " + quoted(last.rule.name) + " and to " +
+           others + " judged before it: more pairs of protocol and port range than the " +
+           std::to_string(kMaxEntries) +
+           " the kernel has room for; write neighbouring ports as ranges, or one rule for all of "
+           "its ports";
   }
 
   // One pattern text of the policy and which actions it is subject to.
@@ -840,13 +963,13 @@ class PolicyReader {
   // Names to resolve ahead of use that no rule allows are of no use.
   void warn_unreachable_resolve() {
     std::unordered_set<std::string_view> literal;
-    std::vector<const FqdnPattern*> in_label;
+    InLabelTree in_label;
     for (const DraftCollection& draft : drafts_) {
       if (draft.head.action != Action::Allow) continue;
       for (const DraftRule& r : draft.rules)
         for (const FqdnPattern& pattern : r.rule.fqdns)
           if (pattern.kind() == FqdnPattern::Kind::InLabel) {
-            if (in_label.size() < 1000) in_label.push_back(&pattern);
+            in_label.add(pattern.text(), 0, kMaxInLabelSiblings);
           } else {
             literal.insert(pattern.text());
           }
@@ -857,8 +980,7 @@ class PolicyReader {
       for (auto dot = name.find('.'); !known && dot != std::string::npos;
            dot = name.find('.', dot + 1))
         known = literal.contains("*" + name.substr(dot));
-      known = known ||
-              std::ranges::any_of(in_label, [&](const FqdnPattern* p) { return p->matches(name); });
+      known = known || !in_label.covering(name).empty();
       if (!known)
         reader_.warning(*resolve_nodes_[i], "no rule allows " + quoted(name) +
                                                 "; resolving it ahead of use changes nothing");
@@ -873,10 +995,13 @@ class PolicyReader {
   std::map<std::string, const YamlNode*> parameter_nodes_;
   std::set<std::string> used_parameters_;
   std::map<std::string, std::vector<net::Prefix>> groups_;
+  std::vector<std::string_view> group_names_;   // for hints
   std::vector<const YamlNode*> resolve_nodes_;  // parallel to policy_.dns.resolve
   std::unordered_set<std::string> collection_names_;
   std::map<std::uint32_t, std::string> priorities_;
   std::vector<DraftCollection> drafts_;
+  InLabelTree in_label_;                           // of all rules
+  std::map<const Tag*, TagExpansion> expansions_;  // of tags in use
   std::size_t rules_ = 0;
   std::size_t targets_ = 0;
   bool over_limit_ = false;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "net/prefix.h"
+#include "policy/glob.h"
 #include "policy/idna.h"
 #include "policy/public_suffix.h"
 #include "policy/suggest.h"
@@ -141,36 +142,6 @@ std::expected<std::string, std::string> canonical_without_wildcard(std::string_v
   if (name.size() > kMaxName) return std::unexpected(too_long(text, name.size()));
   if (all_digits(labels.back())) return std::unexpected(numeric_end(text));
   return name;
-}
-
-// A label with at most one '*'.
-struct Glob {
-  std::string_view prefix, suffix;
-  bool star = false;
-};
-
-Glob glob(std::string_view label) {
-  const auto star = label.find('*');
-  if (star == std::string_view::npos) return {label, {}, false};
-  return {label.substr(0, star), label.substr(star + 1), true};
-}
-
-bool glob_matches(const Glob& g, std::string_view label) {
-  if (!g.star) return g.prefix == label;
-  return label.size() >= g.prefix.size() + g.suffix.size() && label.starts_with(g.prefix) &&
-         label.ends_with(g.suffix);
-}
-
-bool glob_covers(const Glob& a, const Glob& b) {
-  if (!b.star) return glob_matches(a, b.prefix);
-  return a.star && b.prefix.starts_with(a.prefix) && b.suffix.ends_with(a.suffix);
-}
-
-bool glob_overlaps(const Glob& a, const Glob& b) {
-  if (!a.star) return glob_matches(b, a.prefix);
-  if (!b.star) return glob_matches(a, b.prefix);
-  return (a.prefix.starts_with(b.prefix) || b.prefix.starts_with(a.prefix)) &&
-         (a.suffix.ends_with(b.suffix) || b.suffix.ends_with(a.suffix));
 }
 
 // `name` is strictly below the domain of the pattern text "*.domain".
@@ -318,7 +289,7 @@ bool FqdnPattern::matches(std::string_view name) const {
     const auto p = pattern.find('.');
     const auto n = name.find('.');
     if ((p == std::string_view::npos) != (n == std::string_view::npos)) return false;
-    if (!glob_matches(glob(pattern.substr(0, p)), name.substr(0, n))) return false;
+    if (!Glob(pattern.substr(0, p)).matches(name.substr(0, n))) return false;
     if (p == std::string_view::npos) return true;
     pattern.remove_prefix(p + 1);
     name.remove_prefix(n + 1);
@@ -337,7 +308,7 @@ bool FqdnPattern::covers(const FqdnPattern& other) const {
   if (other.kind_ == Kind::Subdomains) return false;
   const Labels a = split(text_), b = split(other.text_);
   return std::ranges::equal(
-      a, b, [](std::string_view x, std::string_view y) { return glob_covers(glob(x), glob(y)); });
+      a, b, [](std::string_view x, std::string_view y) { return Glob(x).covers(Glob(y)); });
 }
 
 bool FqdnPattern::overlaps(const FqdnPattern& other) const {
@@ -346,7 +317,7 @@ bool FqdnPattern::overlaps(const FqdnPattern& other) const {
   if (kind_ == Kind::Subdomains && other.kind_ == Kind::Subdomains)
     return covers(other) || other.covers(*this);
   const auto literal_in_glob = [](std::string_view pattern, std::string_view label) {
-    return glob_matches(glob(pattern), label);
+    return Glob(pattern).matches(label);
   };
   if (kind_ == Kind::Subdomains)
     return suffix_labels(split(other.text_), split(text_), literal_in_glob);
@@ -354,7 +325,7 @@ bool FqdnPattern::overlaps(const FqdnPattern& other) const {
     return suffix_labels(split(text_), split(other.text_), literal_in_glob);
   const Labels a = split(text_), b = split(other.text_);
   return std::ranges::equal(
-      a, b, [](std::string_view x, std::string_view y) { return glob_overlaps(glob(x), glob(y)); });
+      a, b, [](std::string_view x, std::string_view y) { return Glob(x).overlaps(Glob(y)); });
 }
 
 std::string FqdnPattern::shared_platform() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -43,6 +44,10 @@ struct Collection {
   Action action = Action::Allow;
   std::vector<Rule> rules;
 };
+
+// Names are asked there, in the clear and over TLS: over TCP and UDP, an allowed name or range of
+// ports does not open these ports (see evaluate()).
+inline constexpr std::array<std::uint16_t, 2> kDnsPorts = {53, 853};
 
 // What becomes of a DNS question for a name that no rule allows: Off: it leaves; Audit: it leaves
 // and is recorded; Allowlist: it does not leave (the sender gets EPERM).

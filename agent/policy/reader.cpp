@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <numeric>
 #include <tuple>
 #include <unordered_set>
 
+#include "policy/policy.h"
 #include "policy/suggest.h"
 
 namespace egressd::policy {
@@ -62,6 +64,12 @@ std::vector<Diagnostic> Reader::take() {
   return out;
 }
 
+std::string Reader::did_you_mean(std::string_view word, std::span<const std::string_view> known) {
+  if (known.size() > comparisons_left_) return "";
+  comparisons_left_ -= known.size();
+  return policy::did_you_mean(word, known);
+}
+
 bool Reader::map(const YamlNode& node, std::string_view what,
                  std::initializer_list<std::string_view> keys) {
   if (node.kind != YamlNode::Kind::Map) {
@@ -87,7 +95,7 @@ bool Reader::map(const YamlNode& node, std::string_view what,
       error(*key, "YAML merge keys (<<) are not supported; write the keys out");
       continue;
     }
-    std::string hint = did_you_mean(key->text, {keys.begin(), keys.size()});
+    std::string hint = did_you_mean(key->text, std::span(keys.begin(), keys.size()));
     if (hint.empty()) {
       hint = "; it may have ";
       for (const std::string_view k : keys)
@@ -170,10 +178,24 @@ std::vector<net::PortRange> Reader::ports(const YamlNode& node) {
   for (const YamlNode* item : list(node, "'ports'"))
     if (const auto range = port_range(*item)) out.push_back(*range);
   std::ranges::sort(out);
-  out.erase(std::unique(out.begin(), out.end()), out.end());
-  // With "*" the others say nothing.
-  if (std::ranges::any_of(out, &net::PortRange::is_all)) out = {net::PortRange{}};
-  return out;
+  // Neighbours and overlaps become one range, and with "*" the others say nothing. But a DNS port
+  // that is written by itself says more than a range around it does.
+  const auto alone = [](const net::PortRange& r) {
+    return r.first == r.last && std::ranges::find(kDnsPorts, r.first) != kDnsPorts.end();
+  };
+  std::vector<net::PortRange> merged;
+  std::ranges::copy_if(out, std::back_inserter(merged), alone);
+  merged.erase(std::unique(merged.begin(), merged.end()), merged.end());
+  const auto ranges = merged.size();
+  for (const net::PortRange& range : out) {
+    if (alone(range)) continue;
+    if (merged.size() > ranges && range.first <= merged.back().last + 1)
+      merged.back().last = std::max(merged.back().last, range.last);
+    else
+      merged.push_back(range);
+  }
+  std::ranges::sort(merged);
+  return merged;
 }
 
 std::optional<net::Protocol> Reader::protocol(const YamlNode& node) {

@@ -2,6 +2,7 @@
 
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,9 @@ class Reader {
   std::vector<Diagnostic> take();
   [[nodiscard]] bool failed() const { return failed_; }
 
+  // As in suggest.h, until so many words have been compared that no person reads the answers.
+  std::string did_you_mean(std::string_view word, std::span<const std::string_view> known);
+
   // True if `node` is a map; reports unknown, duplicate and non-scalar keys. `what` names the map
   // in messages: "a rule".
   bool map(const YamlNode& node, std::string_view what,
@@ -47,6 +51,7 @@ class Reader {
 
   std::string file_;
   bool failed_ = false;
+  std::size_t comparisons_left_ = 20'000;
   std::vector<Diagnostic> diagnostics_;
 };
 

@@ -1,7 +1,6 @@
 #include "policy/suggest.h"
 
 #include <algorithm>
-#include <cctype>
 #include <vector>
 
 namespace egressd::policy {
@@ -10,7 +9,7 @@ namespace {
 constexpr std::size_t kMaxWord = 64;    // longer words are no typo of ours, and cost O(n*m)
 constexpr std::size_t kMaxQuoted = 80;  // bytes of a value shown in a message
 
-char lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 // Edit distance that counts a swap of neighbours as one (optimal string alignment), caseless.
 std::size_t distance(std::string_view a, std::string_view b) {

@@ -201,18 +201,50 @@ TEST_F(CompilerTest, AuditFollowsTheRuleNotTheWholeForAllowRules) {
 }
 
 TEST_F(CompilerTest, TooManyPortRangesOnOneDestinationAreRefusedByName) {
-  std::string ports;
-  for (int i = 0; i < 200; ++i) ports += (i ? "," : "") + std::to_string(1000 + 2 * i);
-  const auto parsed = policy::parse_policy(
-      "version: 1\nmode: enforce\ncollections:\n  - {name: a, priority: 100, action: allow, rules: "
-      "[{name: r, addresses: [192.0.2.9], protocols: [tcp], ports: [" +
-          ports + "]}]}\n",
-      "test.yaml", policy::TagCatalog::builtin());
-  ASSERT_TRUE(parsed);
-  const auto compiled = compile(parsed->policy, 1, {}, *ids_);
+  // The reader of the file would have refused it, with its place.
+  policy::Rule rule;
+  rule.name = "r";
+  rule.prefixes = {*net::Prefix::parse("192.0.2.9")};
+  rule.protocols = {net::Protocol::Tcp};
+  for (int i = 0; i < 200; ++i) {
+    const auto port = static_cast<std::uint16_t>(1000 + 2 * i);
+    rule.ports.push_back({port, port});
+  }
+  policy::Policy policy;
+  policy.collections = {{"a", 100, policy::Action::Allow, {rule}}};
+  const auto compiled = compile(policy, 1, {}, *ids_);
   ASSERT_FALSE(compiled);
   EXPECT_NE(compiled.error().message.find("192.0.2.9/32"), std::string::npos)
       << compiled.error().message;
+}
+
+TEST_F(CompilerTest, ARuleForADnsPortIsNotLostBehindARangeThatDoesNotOpenIt) {
+  const auto c = compile_text(R"(
+  - name: a
+    priority: 200
+    action: allow
+    rules:
+      - {name: all, addresses: [10.0.0.0/8], ports: ["*"], protocols: [any]}
+      - {name: dns, addresses: [10.1.0.0/16], ports: [53, 54], protocols: [udp]}
+      - {name: range, addresses: [10.1.0.0/16], ports: ["50-60"], protocols: [udp]}
+)");
+  EXPECT_THAT(rules_of_prefix(c, "10.1.0.0/16"), ElementsAre("all:any/*", "dns:udp/53"));
+}
+
+TEST_F(CompilerTest, WhatTheReaderAcceptsFits) {
+  const auto ports = [](int count) {
+    std::string out;
+    for (int i = 0; i < count; ++i) out += (i ? ", " : "") + std::to_string(1000 + 2 * i);
+    return out;
+  };
+  // The rules of a pattern that another one makes pointless take no room.
+  std::string text = "  - {name: a, priority: 200, action: allow, rules: [";
+  for (int i = 0; i < 40; ++i)
+    text += "{name: r" + std::to_string(i) + ", fqdns: ['*.example.net', n" + std::to_string(i) +
+            ".example.net], ports: [" + ports(64) + "], protocols: any}, ";
+  const auto c = compile_text(text + "]}\n");
+  EXPECT_EQ(rules_of_name(c, "n39.example.net").size(), 128u);
+  EXPECT_EQ(c.rules.names.size(), 41u);
 }
 
 TEST_F(CompilerTest, NumbersOfPatternsStayAcrossCompilations) {
