@@ -308,6 +308,19 @@ class PolicyReader {
         reader_.error(*item, name.error());
         continue;
       }
+      // Every name below may be asked, so whoever is asked must not be just anyone.
+      const auto below = FqdnPattern::parse("*." + *name);
+      if (!below) {
+        reader_.error(*item, quoted(*text) +
+                                 " cannot be a search domain: all names below it may be asked, and "
+                                 "with them data sent to whoever registers one; " +
+                                 below.error());
+        continue;
+      }
+      if (const std::string platform = below->shared_platform(); !platform.empty())
+        reader_.warning(*item, "all names below " + quoted(*text) +
+                                   " may be asked, also those of the other customers of " +
+                                   platform + "; name your own domain, if you can");
       if (!seen.insert(*name).second) continue;
       if (seen.size() > kMaxSearchDomains) {
         reader_.error(*item, "more than " + std::to_string(kMaxSearchDomains) +

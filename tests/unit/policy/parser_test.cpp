@@ -221,6 +221,24 @@ TEST(ParsePolicy, GraceHasUnitsAndBounds) {
         << bad;
 }
 
+TEST(ParsePolicy, SearchDomainsAreNobodysPublicSuffix) {
+  const auto search = [](const std::string& domain) {
+    return "version: 1\nmode: audit\ntags: [UbuntuUpdates]\ndns: {searchDomains: [" + domain +
+           "]}\n";
+  };
+  for (const char* good : {"corp.contoso.com", "contoso.co.uk", "cluster.local", "local", "corp",
+                           "svc.cluster.local", "internal"})
+    EXPECT_THAT(warnings(search(good)), IsEmpty()) << good;
+  for (const char* bad : {"com", "COM.", "co.uk", "io", "net", "xn--p1ai"})
+    EXPECT_THAT(errors(search(bad)),
+                ElementsAre(AllOf(StartsWith("t.yaml:4:23: error: '" + std::string(bad) +
+                                             "' cannot be a search domain: all names below"),
+                                  HasSubstr("anyone registers under ."), HasSubstr("contoso."))))
+        << bad;
+  EXPECT_THAT(warnings(search("blob.core.windows.net")),
+              ElementsAre(AllOf(StartsWith("t.yaml:4:23: warning:"), HasSubstr("customers of"))));
+}
+
 TEST(ParsePolicy, SaysHowToQuoteAStar) {
   EXPECT_THAT(errors(with_rule("        fqdns: [*.azureml.ms]\n")),
               ElementsAre(AllOf(StartsWith("t.yaml:9:17: error:"), HasSubstr("\"*.azureml.ms\""))));
