@@ -55,7 +55,8 @@ Result<void> run(const egressd::daemon::Options& options) {
     }
   });
   if (!watched) return watched;
-  return (*loop)->run();
+  if (auto r = (*loop)->run(); !r) return r;
+  return (*daemon)->outcome();
 }
 
 }  // namespace

@@ -64,6 +64,8 @@ class DaemonImpl final : public Daemon {
       loop_.cancel(timer);
     if (events_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
+    // Enforcement found in place or begun goes on; a start that came to nothing leaves nothing.
+    if (backend_ && !adopted_ && !attached_) backend_->discard_unused();
   }
   DaemonImpl(const DaemonImpl&) = delete;
   DaemonImpl& operator=(const DaemonImpl&) = delete;
@@ -72,6 +74,10 @@ class DaemonImpl final : public Daemon {
   Result<void> reload() override;
   void reopen_audit_log() override {
     if (auto r = sink_->reopen(); !r) spdlog::error("{}", r.error().message);
+  }
+  [[nodiscard]] Result<void> outcome() const override {
+    if (!attach_error_.empty()) return std::unexpected(Error::of(attach_error_));
+    return {};
   }
 
  private:
@@ -318,7 +324,7 @@ Result<void> DaemonImpl::start() {
     attach_deadline_ = clock_.now() + options_.first_answers;
     attach_when_ready();
   }
-  if (!attach_error_.empty()) return std::unexpected(Error::of(attach_error_));
+  if (auto r = outcome(); !r) return r;
   sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
   return {};
 }
@@ -342,7 +348,7 @@ void DaemonImpl::attach() {
   if (r)
     spdlog::info("enforcing on {}", options_.cgroup_path);
   else
-    spdlog::critical("{}", attach_error_);
+    loop_.stop();  // an agent that enforces nothing must not look alive
 }
 
 Result<void> DaemonImpl::reload() {
@@ -732,10 +738,7 @@ StatusReport DaemonImpl::status_report() {
   if (auto grants = backend_->learned()) report.learned_entries = grants->size();
   report.resolver = resolver_->status();
   report.audit_lost = sink_->lost();
-  if (!attached_)
-    report.warnings.push_back(attach_error_.empty()
-                                  ? "not attached yet: waiting for the first DNS answers"
-                                  : attach_error_);
+  if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
   if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
     report.warnings.push_back(
         "a program is not attached: enforcement is incomplete; restart egressd");

@@ -29,7 +29,8 @@ struct Options {
 class Daemon {
  public:
   // Loads the policy, prepares the kernel side (or adopts what an earlier agent left in force)
-  // and begins. An error leaves the kernel as it was found: nothing attached that was not.
+  // and begins. On error, also one of outcome(), nothing is attached that was not; where nothing
+  // was found, nothing stays behind either.
   static Result<std::unique_ptr<Daemon>> start(EventLoop& loop, Options options);
   // Enforcement stays: pinned programs and maps need no agent. detach() is what ends it.
   virtual ~Daemon() = default;
@@ -39,6 +40,9 @@ class Daemon {
   virtual Result<void> reload() = 0;
   // Goes on in a new audit file after log rotation.
   virtual void reopen_audit_log() = 0;
+
+  // The error for which it stopped the loop, if it was one: enforcement could not begin.
+  [[nodiscard]] virtual Result<void> outcome() const = 0;
 };
 
 }  // namespace egressd::daemon

@@ -38,10 +38,14 @@ class Backend {
   virtual Result<void> apply(const RuleSet& rules) = 0;
 
   // Puts the programs in place, after the first apply() so that nothing is judged without a
-  // policy. Programs of an earlier agent are replaced one by one, without a moment of opening.
+  // policy. Programs of an earlier agent are replaced one by one, without a moment of opening. On
+  // error they are as before, and none of ours is attached.
   virtual Result<void> attach() = 0;
   // Removes everything from the kernel; returns what, one line each.
   virtual Result<std::vector<std::string>> detach() = 0;
+  // Removes the maps if no program is attached that needs them: after a start that came to
+  // nothing. The backend is of no use afterwards.
+  virtual void discard_unused() = 0;
 
   // Generation in force, 0 if none; found in the kernel when an earlier agent left it there.
   virtual Result<std::uint32_t> generation() = 0;

@@ -19,6 +19,7 @@
 
 #include "base/unique_fd.h"
 #include "enforce/cgroup.h"
+#include "enforce/links.h"
 #include "enforce/name_table.h"
 
 namespace egressd::enforce {
@@ -145,6 +146,7 @@ class BpfBackend final : public Backend {
   Result<void> apply(const RuleSet& rules) override;
   Result<void> attach() override;
   Result<std::vector<std::string>> detach() override;
+  void discard_unused() override;
   Result<std::uint32_t> generation() override;
   Result<std::uint32_t> highest_name_id() override;
   [[nodiscard]] std::string instance() const override { return instance_; }
@@ -527,39 +529,17 @@ Result<void> BpfBackend::apply(const RuleSet& rules) {
 }
 
 Result<void> BpfBackend::attach() {
-  const LibbpfLog log;
+  LinkTransaction links(cgroup_.get(), cgroup_id_);
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, skeleton_->obj) {
     const std::string name = ::bpf_program__name(program);
     if (name == kGrantProgram) continue;
-    const std::string path = link_path(name);
-    UniqueFd pinned(::bpf_obj_get(path.c_str()));
-    if (pinned) {
-      bpf_link_info info{};
-      __u32 length = sizeof(info);
-      const bool here = ::bpf_obj_get_info_by_fd(pinned.get(), &info, &length) == 0 &&
-                        info.type == BPF_LINK_TYPE_CGROUP && info.cgroup.cgroup_id == cgroup_id_;
-      if (here && ::bpf_link_update(pinned.get(), ::bpf_program__fd(program), nullptr) == 0)
-        continue;
-      // Another cgroup, or its cgroup is gone: the new link below comes before the old one goes.
-    }
-    LIBBPF_OPTS(bpf_link_create_opts, options);
-    UniqueFd link(::bpf_link_create(::bpf_program__fd(program), cgroup_.get(),
-                                    ::bpf_program__expected_attach_type(program), &options));
-    if (!link)
-      return std::unexpected(log.error("attach " + name + " to " + options_.cgroup_path, errno));
-    const std::string fresh = path + "_new";
-    ::unlink(fresh.c_str());
-    if (::bpf_obj_pin(link.get(), fresh.c_str()) != 0)
-      return std::unexpected(log.error("pin " + fresh, errno));
-    if (::rename(fresh.c_str(), path.c_str()) != 0) {
-      const int err = errno;
-      // bpffs renames only onto nothing.
-      ::unlink(path.c_str());
-      if (::rename(fresh.c_str(), path.c_str()) != 0)
-        return std::unexpected(log.error("rename " + fresh, err));
-    }
+    if (auto r = links.put(::bpf_program__fd(program), ::bpf_program__expected_attach_type(program),
+                           link_path(name));
+        !r)
+      return std::unexpected(std::move(r.error()).context(name + " on " + options_.cgroup_path));
   }
+  if (auto r = links.commit(); !r) return r;
   // What an agent with another ABI left attached goes only now that ours is in place.
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(options_.bpffs_dir, ec)) {
@@ -576,6 +556,8 @@ Result<void> BpfBackend::attach() {
 }
 
 Result<std::vector<std::string>> BpfBackend::detach() { return detach_pinned(options_.bpffs_dir); }
+
+void BpfBackend::discard_unused() { remove_unused_version(version_dir(options_.bpffs_dir)); }
 
 template <typename Visit>
 Result<void> BpfBackend::for_each_learned(Visit visit) {
@@ -783,7 +765,10 @@ std::vector<LayerStatus> BpfBackend::layers() {
 
 Result<std::unique_ptr<Backend>> open_bpf_backend(BpfOptions options) {
   auto backend = std::make_unique<BpfBackend>(std::move(options));
-  if (auto r = backend->open(); !r) return std::unexpected(std::move(r.error()));
+  if (auto r = backend->open(); !r) {
+    backend->discard_unused();
+    return std::unexpected(std::move(r.error()));
+  }
   return backend;
 }
 

@@ -49,6 +49,12 @@ std::vector<fs::path> entries(const fs::path& dir) {
   return found;
 }
 
+// What is not empty stays.
+void remove_directories(const fs::path& version) {
+  for (const char* sub : {"links", "maps"}) ::rmdir((version / sub).c_str());
+  ::rmdir(version.c_str());
+}
+
 }  // namespace
 
 Result<void> ensure_bpffs(const std::string& dir) {
@@ -64,6 +70,14 @@ Result<void> ensure_bpffs(const std::string& dir) {
     if (auto r = mount_bpffs(target); !r) return r;
   }
   return make_directories(path);
+}
+
+void remove_unused_version(const std::string& version) {
+  const fs::path path = version;
+  if (!entries(path / "links").empty()) return;
+  for (const fs::path& map : entries(path / "maps")) ::unlink(map.c_str());
+  remove_directories(path);
+  ::rmdir(path.parent_path().c_str());
 }
 
 Result<std::vector<std::string>> detach_pinned(const std::string& dir) {
@@ -92,8 +106,7 @@ Result<std::vector<std::string>> detach_pinned(const std::string& dir) {
       else
         removed.push_back("map " + map.filename().string());
     }
-    for (const char* sub : {"links", "maps"}) ::rmdir((version / sub).c_str());
-    ::rmdir(version.c_str());
+    remove_directories(version);
   }
   // Fails where `dir` itself is the mount point, which is left as it is.
   ::rmdir(dir.c_str());

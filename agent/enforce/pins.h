@@ -16,6 +16,9 @@ inline constexpr const char* kDefaultBpffsDir = "/sys/fs/bpf/egressd";
 // directories below it, else on `dir` itself.
 Result<void> ensure_bpffs(const std::string& dir);
 
+// Removes the version directory `version` with its maps, unless programs are pinned there.
+void remove_unused_version(const std::string& version);
+
 // Break-glass, needs no running agent: detaches every program under `dir` (links first, so that
 // nothing is judged by half-removed maps) and removes all pins of every ABI version. Returns what
 // was removed, one line each; empty if there was nothing. Goes on past errors and reports the

@@ -29,8 +29,25 @@ check "exit status 2, as of a usage error" test "$status" -eq 2
 check "the prefix is named" grep -qE 'policy.yaml:8:[0-9]+: error: .*203.0.113.0/33' "$SANDBOX_DIR/out"
 check "the port is named" grep -qE 'policy.yaml:8:[0-9]+: error: .*0' "$SANDBOX_DIR/out"
 check "the look-alike is named" grep -qE 'policy.yaml:9:[0-9]+: error: .*contoso' "$SANDBOX_DIR/out"
-check "nothing is pinned" test -z "$(on_client find "$SANDBOX_BPFFS" -name 'egressd_*')"
+pins() { on_client find "$SANDBOX_BPFFS" -name 'egressd_*' -o -name 'v[0-9]*'; }
+check "nothing is pinned" test -z "$(pins)"
 expect_ok "nothing is enforced" tcp 198.51.100.9 22
+
+# Found out only when the maps are there.
+write_policy <<'END'
+version: 1
+mode: enforce
+tags: [PythonPackages]
+END
+cp "$SANDBOX_DIR/resolv.conf" "$SANDBOX_DIR/resolv.conf.good"
+: >"$SANDBOX_DIR/resolv.conf"
+status=0
+run_egressd >"$SANDBOX_DIR/out" 2>&1 || status=$?
+cat "$SANDBOX_DIR/out"
+check "a server is asked for" grep -q 'resolv.conf names no server' "$SANDBOX_DIR/out"
+check "exit status 1" test "$status" -eq 1
+check "nothing is pinned" test -z "$(pins)"
+cat "$SANDBOX_DIR/resolv.conf.good" >"$SANDBOX_DIR/resolv.conf"
 
 write_policy <<END
 version: 1
