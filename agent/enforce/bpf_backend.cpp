@@ -541,17 +541,7 @@ Result<void> BpfBackend::attach() {
   }
   if (auto r = links.commit(); !r) return r;
   // What an agent with another ABI left attached goes only now that ours is in place.
-  std::error_code ec;
-  for (const auto& entry : fs::directory_iterator(options_.bpffs_dir, ec)) {
-    if (entry.path() == version_dir(options_.bpffs_dir)) continue;
-    for (const char* sub : {"links", "maps"}) {
-      std::error_code ignored;
-      for (const auto& pin : fs::directory_iterator(entry.path() / sub, ignored))
-        ::unlink(pin.path().c_str());
-      ::rmdir((entry.path() / sub).c_str());
-    }
-    ::rmdir(entry.path().c_str());
-  }
+  remove_other_versions(options_.bpffs_dir, version_dir(options_.bpffs_dir));
   return {};
 }
 

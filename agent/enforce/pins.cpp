@@ -49,6 +49,25 @@ std::vector<fs::path> entries(const fs::path& dir) {
   return found;
 }
 
+// `dir` may be shared with other programs, /sys/fs/bpf itself for one.
+std::vector<fs::path> versions(const std::string& dir) {
+  auto found = entries(dir);
+  std::erase_if(found, [](const fs::path& path) {
+    const std::string name = path.filename();
+    return name.size() < 2 || name[0] != 'v' ||
+           !std::all_of(name.begin() + 1, name.end(), [](char c) { return c >= '0' && c <= '9'; });
+  });
+  return found;
+}
+
+std::vector<fs::path> pins(const fs::path& dir) {
+  auto found = entries(dir);
+  std::erase_if(found, [](const fs::path& path) {
+    return !path.filename().string().starts_with("egressd_");
+  });
+  return found;
+}
+
 // What is not empty stays.
 void remove_directories(const fs::path& version) {
   for (const char* sub : {"links", "maps"}) ::rmdir((version / sub).c_str());
@@ -72,10 +91,20 @@ Result<void> ensure_bpffs(const std::string& dir) {
   return make_directories(path);
 }
 
+void remove_other_versions(const std::string& dir, const std::string& keep) {
+  for (const fs::path& version : versions(dir)) {
+    if (version.filename() == fs::path(keep).filename()) continue;
+    for (const char* sub : {"links", "maps"}) {
+      for (const fs::path& pin : pins(version / sub)) ::unlink(pin.c_str());
+    }
+    remove_directories(version);
+  }
+}
+
 void remove_unused_version(const std::string& version) {
   const fs::path path = version;
   if (!entries(path / "links").empty()) return;
-  for (const fs::path& map : entries(path / "maps")) ::unlink(map.c_str());
+  for (const fs::path& map : pins(path / "maps")) ::unlink(map.c_str());
   remove_directories(path);
   ::rmdir(path.parent_path().c_str());
 }
@@ -86,9 +115,9 @@ Result<std::vector<std::string>> detach_pinned(const std::string& dir) {
   const auto failed = [&](const std::string& what) {
     if (first_error.message.empty()) first_error = Error::from_errno(what);
   };
-  const auto versions = entries(dir);
-  for (const fs::path& version : versions) {
-    for (const fs::path& link : entries(version / "links")) {
+  const auto all = versions(dir);
+  for (const fs::path& version : all) {
+    for (const fs::path& link : pins(version / "links")) {
       // Detach now rather than when the last descriptor goes: a stuck agent may hold one.
       UniqueFd fd(::bpf_obj_get(link.c_str()));
       if (fd && ::bpf_link_detach(fd.get()) != 0 && errno != ENOLINK)
@@ -99,8 +128,8 @@ Result<std::vector<std::string>> detach_pinned(const std::string& dir) {
         removed.push_back("program " + link.filename().string() + " (detached)");
     }
   }
-  for (const fs::path& version : versions) {
-    for (const fs::path& map : entries(version / "maps")) {
+  for (const fs::path& version : all) {
+    for (const fs::path& map : pins(version / "maps")) {
       if (::unlink(map.c_str()) != 0)
         failed("remove " + map.string());
       else

@@ -9,12 +9,16 @@ namespace egressd::enforce {
 
 inline constexpr const char* kDefaultBpffsDir = "/sys/fs/bpf/egressd";
 
-// Layout below the bpffs directory: v<ABI>/maps/NAME and v<ABI>/links/PROGRAM.
+// Layout below the bpffs directory: v<ABI>/maps/NAME and v<ABI>/links/PROGRAM, each NAME and
+// PROGRAM beginning with egressd_. Whatever else is there belongs to others and is left alone.
 // A pinned link keeps its program attached whether or not an agent runs.
 
 // Makes sure `dir` exists on a BPF file system, mounting one if there is none: on /sys/fs/bpf for
 // directories below it, else on `dir` itself.
 Result<void> ensure_bpffs(const std::string& dir);
+
+// Removes the pins of other versions than that of the directory `keep`, below `dir`.
+void remove_other_versions(const std::string& dir, const std::string& keep);
 
 // Removes the version directory `version` with its maps, unless programs are pinned there.
 void remove_unused_version(const std::string& version);
