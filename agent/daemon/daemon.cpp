@@ -122,6 +122,7 @@ class DaemonImpl final : public Daemon {
   SystemClock clock_;
   BootTime started_{0};
 
+  UniqueFd pins_lock_;  // held as long as the agent lives
   std::unique_ptr<enforce::Backend> backend_;
   std::unique_ptr<NameIds> ids_;
   policy::Policy policy_;
@@ -282,6 +283,11 @@ Result<void> DaemonImpl::start() {
   if (auto r = open_sink(); !r) return r;
   // Before anything changes in the kernel: a second daemon on the same socket ends here.
   if (auto r = open_control(); !r) return r;
+
+  // So does one with another socket that pins in the same place.
+  auto lock = enforce::lock_pins(options_.bpffs_dir);
+  if (!lock) return std::unexpected(std::move(lock.error()));
+  pins_lock_ = std::move(*lock);
 
   enforce::BpfOptions bpf;
   bpf.cgroup_path = options_.cgroup_path;

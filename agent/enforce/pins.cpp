@@ -1,18 +1,20 @@
 #include "enforce/pins.h"
 
 #include <bpf/bpf.h>
-#include <dirent.h>
+#include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
-
-#include "base/unique_fd.h"
+#include <fstream>
+#include <sstream>
 
 #ifndef BPF_FS_MAGIC
 #define BPF_FS_MAGIC 0xcafe4a11
@@ -30,8 +32,11 @@ bool on_bpffs(const fs::path& path) {
 
 Result<void> make_directories(const fs::path& dir) {
   std::error_code ec;
-  fs::create_directories(dir, ec);
+  const bool made = fs::create_directories(dir, ec);
   if (ec) return std::unexpected(Error{ec.value(), "create " + dir.string() + ": " + ec.message()});
+  // Who can open it can hold the lock against us.
+  if (made && ::chmod(dir.c_str(), 0700) != 0)
+    return std::unexpected(Error::from_errno("set mode of " + dir.string()));
   return {};
 }
 
@@ -68,6 +73,29 @@ std::vector<fs::path> pins(const fs::path& dir) {
   return found;
 }
 
+// Who holds a flock() on that file: "process 4711 (egressd run …)".
+std::string lock_holder(const struct stat& file) {
+  char wanted[64];
+  std::snprintf(wanted, sizeof(wanted), "%02x:%02x:%lu", major(file.st_dev), minor(file.st_dev),
+                static_cast<unsigned long>(file.st_ino));
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    // NUMBER: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END; `->` after it if it waits
+    std::istringstream fields(line);
+    std::string number, kind, advisory, access, pid, inode;
+    fields >> number >> kind >> advisory >> access >> pid >> inode;
+    if (kind != "FLOCK" || inode != wanted) continue;
+    std::ifstream in("/proc/" + pid + "/cmdline", std::ios::binary);
+    std::string command((std::istreambuf_iterator<char>(in)), {});
+    while (command.ends_with('\0')) command.pop_back();
+    for (char& c : command) {
+      if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
+    }
+    return "process " + pid + (command.empty() ? "" : " (" + command + ")");
+  }
+  return "a process that cannot be seen from here";  // of another PID namespace
+}
+
 // What is not empty stays.
 void remove_directories(const fs::path& version) {
   for (const char* sub : {"links", "maps"}) ::rmdir((version / sub).c_str());
@@ -89,6 +117,29 @@ Result<void> ensure_bpffs(const std::string& dir) {
     if (auto r = mount_bpffs(target); !r) return r;
   }
   return make_directories(path);
+}
+
+Result<UniqueFd> lock_pins(const std::string& dir) {
+  constexpr int kTries = 10;
+  for (int i = 0; i < kTries; ++i) {
+    if (auto r = ensure_bpffs(dir); !r) return std::unexpected(std::move(r.error()));
+    UniqueFd fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    struct stat locked{};
+    if (!fd || ::fstat(fd.get(), &locked) != 0)
+      return std::unexpected(Error::from_errno("open " + dir));
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK) return std::unexpected(Error::from_errno("lock " + dir));
+      return std::unexpected(Error::of("another agent keeps its programs and maps in " + dir +
+                                       ": " + lock_holder(locked) +
+                                       "; stop it, or choose another directory with --bpffs"));
+    }
+    // A detach may have removed the directory between open() and flock().
+    struct stat there{};
+    if (::stat(dir.c_str(), &there) == 0 && there.st_dev == locked.st_dev &&
+        there.st_ino == locked.st_ino)
+      return fd;
+  }
+  return std::unexpected(Error::of(dir + " is removed again and again"));
 }
 
 void remove_other_versions(const std::string& dir, const std::string& keep) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 namespace egressd::enforce {
 
@@ -17,13 +18,17 @@ inline constexpr const char* kDefaultBpffsDir = "/sys/fs/bpf/egressd";
 // directories below it, else on `dir` itself.
 Result<void> ensure_bpffs(const std::string& dir);
 
+// One agent at a time keeps its objects below `dir`: the descriptor returned says so until it is
+// closed. The error names who else does. Makes sure of `dir` as ensure_bpffs() does.
+Result<UniqueFd> lock_pins(const std::string& dir);
+
 // Removes the pins of other versions than that of the directory `keep`, below `dir`.
 void remove_other_versions(const std::string& dir, const std::string& keep);
 
 // Removes the version directory `version` with its maps, unless programs are pinned there.
 void remove_unused_version(const std::string& version);
 
-// Break-glass, needs no running agent: detaches every program under `dir` (links first, so that
+// Break-glass, needs no running agent and heeds no lock_pins(): detaches every program under `dir` (links first, so that
 // nothing is judged by half-removed maps) and removes all pins of every ABI version. Returns what
 // was removed, one line each; empty if there was nothing. Goes on past errors and reports the
 // first.
