@@ -34,7 +34,7 @@ class Resolver {
     std::uint16_t server_port = 53;           // host byte order
     std::chrono::milliseconds timeout{2000};  // per try and server
     int tries = 3;
-    std::chrono::seconds min_ttl{60};  // refresh no more often than this
+    std::chrono::seconds min_ttl{60};  // shorter TTLs count as this, see schedule.h
     std::chrono::seconds max_ttl{86400};
     std::chrono::seconds max_backoff{60};  // between retries of a failing name
     std::size_t max_in_flight = 64;        // names asked at once, two questions each

@@ -14,8 +14,7 @@ std::chrono::nanoseconds scaled(std::chrono::seconds span, double factor) {
 
 std::chrono::nanoseconds refresh_delay(std::chrono::seconds ttl, std::chrono::seconds min_ttl,
                                        std::chrono::seconds max_ttl, double random) {
-  return std::max(scaled(std::min(ttl, max_ttl), 0.75 + 0.15 * random),
-                  scaled(min_ttl, 1 + 0.1 * random));
+  return scaled(std::clamp(ttl, min_ttl, max_ttl), 0.75 + 0.15 * random);
 }
 
 std::chrono::nanoseconds retry_delay(std::uint32_t failures, std::chrono::seconds max_backoff,

@@ -8,10 +8,9 @@ namespace egressd::dns {
 // When to ask for a name again. Pure: `random` in [0, 1) is passed in, so that tests are exact.
 
 // Until the refresh of a good answer:
-//   max(min(ttl, max_ttl) * (0.75 + 0.15 * random), min_ttl * (1 + 0.1 * random))
-// that is, in the last quarter of the TTL and with a tenth of it to spare for retries. Only a TTL
-// under 4/3 of min_ttl may run out first; whoever holds the addresses clamps TTLs to the same
-// minimum and adds a grace.
+//   clamp(ttl, min_ttl, max_ttl) * (0.75 + 0.15 * random)
+// that is, in the last quarter of the TTL and with a tenth of it to spare for retries. Whoever
+// holds the addresses clamps TTLs in the same way, so that none ends before its refresh.
 std::chrono::nanoseconds refresh_delay(std::chrono::seconds ttl, std::chrono::seconds min_ttl,
                                        std::chrono::seconds max_ttl, double random);
 

@@ -17,13 +17,13 @@ TEST(RefreshDelay, LiesInTheLastQuarterOfTheTtl) {
   EXPECT_LT(refresh_delay(seconds(1000), kMin, kMax, 0.999), seconds(900));
 }
 
-TEST(RefreshDelay, NeverFallsBelowTheMinimumAndIsJitteredThere) {
-  for (const seconds ttl : {seconds(0), seconds(1), seconds(60)}) {
-    EXPECT_EQ(refresh_delay(ttl, kMin, kMax, 0.0), seconds(60)) << ttl.count();
-    EXPECT_EQ(refresh_delay(ttl, kMin, kMax, 0.5), seconds(63)) << ttl.count();
+// Addresses of short TTLs stay in force for the minimum, without grace not longer.
+TEST(RefreshDelay, ShortTtlsCountAsTheMinimum) {
+  for (const seconds ttl : {seconds(0), seconds(1), seconds(59), kMin}) {
+    EXPECT_EQ(refresh_delay(ttl, kMin, kMax, 0.0), seconds(45)) << ttl.count();
+    EXPECT_LT(refresh_delay(ttl, kMin, kMax, 0.999), seconds(54)) << ttl.count();
   }
   EXPECT_EQ(refresh_delay(seconds(80), kMin, kMax, 0.0), seconds(60));
-  EXPECT_EQ(refresh_delay(seconds(100), kMin, kMax, 0.0), seconds(75));
 }
 
 TEST(RefreshDelay, HugeTtlsAreCutToTheMaximum) {
