@@ -23,6 +23,7 @@
 #   web_up                        nginx on the other side: 80, 443 (TLS, self-signed)
 #   dns_set NAME ADDRESS…         what the DNS server says of a name from now on
 #   start_egressd POLICY [ARGS…]  enforce POLICY on the cgroup, wait until it is in force
+#   launch_egressd POLICY [ARGS…] the same without waiting
 #   write_policy                  standard input becomes $POLICY
 #   ctl CMD…                      egressctl against that daemon
 #   hold_open ADDRESS PORT        the workload keeps a connection; `hold_echo` sends through it
@@ -336,6 +337,12 @@ write_policy() { cat >"$POLICY"; }
 
 # EGRESSD_INSIDE=1 puts the daemon into the cgroup it judges.
 start_egressd() {
+  launch_egressd "$@"
+  wait_until 15 egressd_in_force || die "egressd does not enforce: $(ctl status)"
+}
+
+# As start_egressd, without the waiting.
+launch_egressd() {
   local policy=$1 where=on_client
   shift
   [[ -x ${EGRESSD:-} && -x ${EGRESSCTL:-} ]] || die "EGRESSD and EGRESSCTL name no programs"
@@ -345,7 +352,6 @@ start_egressd() {
     --log-level "${EGRESSD_LOG_LEVEL:-info}" "$@" >>"$SANDBOX_AUDIT" \
     2>>"$SANDBOX_DIR/egressd.log"
   SANDBOX_AGENT=$REPLY
-  wait_until 15 egressd_in_force || die "egressd does not enforce: $(ctl status)"
 }
 
 # The control socket answers before the programs are in place: they wait for the first DNS answers.
