@@ -7,7 +7,7 @@ gtest_discover_tests(dns_kernel_test TEST_PREFIX dns. PROPERTIES LABELS bpf TIME
 foreach(name packet mutation stream)
   add_executable(dns_${name}_test dns_${name}_test.cpp)
   target_link_libraries(dns_${name}_test PRIVATE dns_kernel GTest::gmock GTest::gtest_main)
-  gtest_discover_tests(dns_${name}_test TEST_PREFIX dns. PROPERTIES LABELS bpf TIMEOUT 300)
+  gtest_discover_tests(dns_${name}_test TEST_PREFIX dns. PROPERTIES LABELS bpf TIMEOUT 600)
 endforeach()
 
 # All programs in one object, as the agent loads them, and a workload; tests/netns/dns_*.sh.
