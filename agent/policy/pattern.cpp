@@ -331,8 +331,11 @@ bool FqdnPattern::overlaps(const FqdnPattern& other) const {
 std::string FqdnPattern::shared_platform() const {
   if (kind_ == Kind::Exact) return "";
   const auto star = text_.rfind('*');
-  std::string suffix = text_.substr(text_.find('.', star) + 1);
-  return is_shared_platform(suffix) ? suffix : "";
+  const std::string suffix = text_.substr(text_.find('.', star) + 1);
+  std::string platform = shared_platform_at(suffix);
+  // "*.x" reaches what is further down, a `*` inside a label does not.
+  if (platform.empty() && kind_ == Kind::Subdomains) platform = shared_platform_below(suffix);
+  return platform;
 }
 
 }  // namespace egressd::policy

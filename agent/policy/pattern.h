@@ -43,7 +43,8 @@ class FqdnPattern {
   [[nodiscard]] bool overlaps(const FqdnPattern& other) const;
 
   // The domain of a multi-tenant platform (blob.core.windows.net) whose customers this pattern
-  // lets in whoever they are, or "". Such a pattern is a way out for data.
+  // lets in whoever they are, or "". Such a pattern is a way out for data. A wildcard further up
+  // gives the platform below it, with `*` for a label that varies (hcp.*.azmk8s.io).
   [[nodiscard]] std::string shared_platform() const;
 
   auto operator<=>(const FqdnPattern&) const = default;

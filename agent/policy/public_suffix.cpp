@@ -9,15 +9,23 @@ namespace egressd::policy {
 namespace {
 
 // Multi-tenant names the Public Suffix List does not carry (or carries only one level further
-// down, so that a wildcard above it escapes the look-up).
-constexpr std::array<std::string_view, 36> kSharedPlatforms = {
+// down, so that a wildcard above it escapes the look-up), and hosts of what anyone may publish.
+// `*` stands for one label, a region mostly.
+constexpr std::array<std::string_view, 85> kSharedPlatforms = {
     "amazonaws.com",
+    "anaconda.com",
+    "anaconda.org",
     "azure-api.net",
     "azurecr.cn",
     "azurecr.io",
     "azurecr.us",
     "azureedge.net",
+    "*.azurefd.net",
     "azurefd.net",
+    "*.batch.azure.com",
+    "*.batch.chinacloudapi.cn",
+    "*.batch.usgovcloudapi.net",
+    "batchai.core.windows.net",
     "blob.core.chinacloudapi.cn",
     "blob.core.usgovcloudapi.net",
     "blob.core.windows.net",
@@ -29,26 +37,85 @@ constexpr std::array<std::string_view, 36> kSharedPlatforms = {
     "core.windows.net",
     "database.windows.net",
     "dfs.core.windows.net",
+    "docker.com",
+    "docker.io",
     "documents.azure.com",
     "file.core.windows.net",
+    "gallerycdn.vsassets.io",
     "githubusercontent.com",
     "googleapis.com",
+    "hcp.*.azmk8s.io",
+    "hcp.*.cx.aks.containerservice.azure.us",
+    "hcp.*.cx.prod.service.azk8s.cn",
+    "hf.co",
+    "huggingface.co",
+    "in.applicationinsights.azure.com",
+    "*.inference.ml.azure.com",
+    "ingest.monitor.azure.cn",
+    "ingest.monitor.azure.com",
+    "ingest.monitor.azure.us",
+    "instances.azureml.cn",
+    "instances.azureml.ms",
+    "instances.azureml.net",
+    "instances.azureml.us",
     "kusto.windows.net",
+    "metrics.ingest.monitor.azure.cn",
+    "metrics.ingest.monitor.azure.com",
+    "metrics.ingest.monitor.azure.us",
+    "monitoring.azure.com",
+    "*.notebooks.azure.net",
+    "notebooks.azure.net",
+    "notebooks.chinacloudapi.cn",
+    "notebooks.usgovcloudapi.net",
+    "ods.opinsights.azure.cn",
+    "ods.opinsights.azure.com",
+    "ods.opinsights.azure.us",
+    "oms.opinsights.azure.cn",
+    "oms.opinsights.azure.com",
+    "oms.opinsights.azure.us",
+    "pypi.org",
+    "pythonhosted.org",
     "queue.core.chinacloudapi.cn",
     "queue.core.usgovcloudapi.net",
     "queue.core.windows.net",
     "s3.amazonaws.com",
+    "*.service.batch.azure.com",
     "servicebus.windows.net",
     "storage.googleapis.com",
     "table.core.chinacloudapi.cn",
     "table.core.usgovcloudapi.net",
     "table.core.windows.net",
+    "trafficmanager.net",
+    "tun.*.cx.prod.service.azk8s.cn",
+    "tundra.*.api.azureml.ms",
     "vault.azure.cn",
     "vault.azure.net",
     "vault.usgovcloudapi.net",
+    "vo.msecnd.net",
+    "vscode-unpkg.net",
     "windows.net",
+    "workspace.*.api.azureml.ms",
+    "workspace.*.api.ml.azure.cn",
+    "workspace.*.api.ml.azure.us",
 };
-static_assert(std::ranges::is_sorted(kSharedPlatforms));
+
+// Labels of two names compared from the top-level domain on, until one of them ends.
+// True if they do not differ up to there; `rest` is what is left of `platform`.
+bool same_so_far(std::string_view name, std::string_view platform, std::string_view& rest) {
+  const auto pop = [](std::string_view& text) {
+    const auto dot = text.rfind('.');
+    const std::string_view label = dot == std::string_view::npos ? text : text.substr(dot + 1);
+    text = text.substr(0, dot == std::string_view::npos ? 0 : dot);
+    return label;
+  };
+  while (!name.empty() && !platform.empty()) {
+    const std::string_view label = pop(platform);
+    const std::string_view own = pop(name);
+    if (label != "*" && label != own) return false;
+  }
+  rest = platform;
+  return name.empty();
+}
 
 }  // namespace
 
@@ -64,11 +131,22 @@ std::size_t public_suffix_labels(std::string_view name) {
   return labels;
 }
 
-bool is_shared_platform(std::string_view suffix) {
-  if (std::ranges::binary_search(kSharedPlatforms, suffix)) return true;
+std::string shared_platform_at(std::string_view suffix) {
+  std::string_view rest;
+  for (const std::string_view platform : kSharedPlatforms)
+    if (same_so_far(suffix, platform, rest) && rest.empty()) return std::string(suffix);
   const psl_ctx_t* psl = psl_builtin();
-  return psl && psl_is_public_suffix2(psl, std::string(suffix).c_str(),
-                                      PSL_TYPE_PRIVATE | PSL_TYPE_NO_STAR_RULE);
+  if (psl && psl_is_public_suffix2(psl, std::string(suffix).c_str(),
+                                   PSL_TYPE_PRIVATE | PSL_TYPE_NO_STAR_RULE))
+    return std::string(suffix);
+  return "";
+}
+
+std::string shared_platform_below(std::string_view suffix) {
+  std::string_view rest;
+  for (const std::string_view platform : kSharedPlatforms)
+    if (same_so_far(suffix, platform, rest)) return std::string(platform);
+  return "";
 }
 
 }  // namespace egressd::policy

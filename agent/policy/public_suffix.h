@@ -11,9 +11,13 @@ namespace egressd::policy {
 // only: blob.core.windows.net is a platform, not a registry. The only user of libpsl.
 std::size_t public_suffix_labels(std::string_view name);
 
-// True if anyone may have a name of their own directly under `suffix` because a platform hands
-// them out: the private section of the Public Suffix List, and the clouds' multi-tenant domains
-// that are not in it.
-bool is_shared_platform(std::string_view suffix);
+// `suffix` if anyone may have a name of their own directly under it because a platform hands them
+// out: the private section of the Public Suffix List, and the clouds' multi-tenant domains and
+// publishing hosts that are not in it. Else "".
+std::string shared_platform_at(std::string_view suffix);
+
+// Such a platform of the second kind that is `suffix` or below it; "" if there is none. `*` in it
+// stands for one label.
+std::string shared_platform_below(std::string_view suffix);
 
 }  // namespace egressd::policy

@@ -120,17 +120,19 @@ TEST(ParsePolicy, ReportsEveryErrorInFileOrder) {
 }
 
 TEST(ParsePolicy, OpenPlaceholderNamesTheParameterAndTheLineToAdd) {
-  EXPECT_THAT(errors("version: 1\nmode: enforce\ntags:\n  - AzureKubernetesService\n"),
-              ElementsAre(AllOf(StartsWith("t.yaml:4:5: error: tag AzureKubernetesService needs"),
-                                HasSubstr("parameter 'region'"), HasSubstr("region: VALUE"))));
+  EXPECT_THAT(
+      errors("version: 1\nmode: enforce\ntags:\n  - AzureKubernetesServiceExtensions\n"),
+      ElementsAre(AllOf(StartsWith("t.yaml:4:5: error: tag AzureKubernetesServiceExtensions needs"),
+                        HasSubstr("parameter 'region'"), HasSubstr("region: VALUE"))));
 }
 
 TEST(ParsePolicy, RefusesBadParameters) {
   for (const char* value : {"'*'", "a.b", "'<x>'", "''", "-a", "{a: b}", "[]", "例。え"})
-    EXPECT_THAT(errors("version: 1\nmode: enforce\ntags: [AzureKubernetesService]\nparameters: "
-                       "{region: " +
-                       std::string(value) + "}\n"),
-                ElementsAre(StartsWith("t.yaml:4:22: error: ")))
+    EXPECT_THAT(
+        errors("version: 1\nmode: enforce\ntags: [AzureKubernetesServiceExtensions]\nparameters: "
+               "{region: " +
+               std::string(value) + "}\n"),
+        ElementsAre(StartsWith("t.yaml:4:22: error: ")))
         << value;
 }
 
@@ -469,7 +471,7 @@ class Quick {
 };
 
 TEST(ParsePolicy, LongListsAreRefusedInNoTime) {
-  const std::string head = "version: 1\nmode: audit\ntags: [AzureKubernetesService]\n";
+  const std::string head = "version: 1\nmode: audit\ntags: [AzureKubernetesServiceExtensions]\n";
   const auto items = [](int count, const std::string& prefix, const std::string& suffix) {
     std::string out = "[";
     for (int i = 0; i < count; ++i) out += prefix + std::to_string(i) + suffix + ", ";

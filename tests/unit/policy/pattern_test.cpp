@@ -180,6 +180,16 @@ TEST(FqdnPattern, NamesSharedPlatforms) {
   EXPECT_EQ(pattern("umsa*.blob.core.windows.net").shared_platform(), "blob.core.windows.net");
   EXPECT_EQ(pattern("*.azurewebsites.net").shared_platform(), "azurewebsites.net");
   EXPECT_EQ(pattern("*.azurecr.io").shared_platform(), "azurecr.io");
+  EXPECT_EQ(pattern("*.hcp.eastus.azmk8s.io").shared_platform(), "hcp.eastus.azmk8s.io");
+  EXPECT_EQ(pattern("*.eastus.batch.azure.com").shared_platform(), "eastus.batch.azure.com");
+  EXPECT_EQ(pattern("*.instances.azureml.ms").shared_platform(), "instances.azureml.ms");
+  EXPECT_EQ(pattern("*.pythonhosted.org").shared_platform(), "pythonhosted.org");
+  // What is further down is reached as well, but not by a `*` inside a label.
+  EXPECT_EQ(pattern("*.azureml.net").shared_platform(), "instances.azureml.net");
+  EXPECT_EQ(pattern("*.azmk8s.io").shared_platform(), "hcp.*.azmk8s.io");
+  EXPECT_EQ(pattern("a*.azureml.net").shared_platform(), "");
+  EXPECT_EQ(pattern("*.modelmanagement.azureml.net").shared_platform(), "");
+  EXPECT_EQ(pattern("*.mine.hcp.eastus.azmk8s.io").shared_platform(), "");
   EXPECT_EQ(pattern("mine.blob.core.windows.net").shared_platform(), "");
   EXPECT_EQ(pattern("*.contoso.com").shared_platform(), "");
 }
