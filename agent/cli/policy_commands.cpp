@@ -115,6 +115,7 @@ int verdict(const std::string& file, const std::vector<std::string>& destination
         j["collection"] = collection;
         j["rule"] = rule;
       }
+      j["basis"] = policy::to_string(v.basis);
       j["reason"] = v.reason;
       io.out << dump(j) << '\n';
     } else {

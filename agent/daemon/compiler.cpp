@@ -74,10 +74,7 @@ void for_each_parent(std::string_view name, Visit visit) {
 
 enforce::RuleSet::Dns::Filter filter_of(const policy::Policy& policy) {
   using Filter = enforce::RuleSet::Dns::Filter;
-  const auto chosen =
-      policy.dns.filter.value_or(policy.mode == policy::Mode::Enforce ? policy::DnsFilter::Allowlist
-                                                                      : policy::DnsFilter::Audit);
-  switch (chosen) {
+  switch (policy::effective_filter(policy)) {
     case policy::DnsFilter::Allowlist:
       return Filter::Enforce;
     case policy::DnsFilter::Audit:

@@ -499,6 +499,7 @@ class PolicyReader {
     read_protocols(node, fqdns != nullptr, rule);
     read_rule_ports(node, fqdns != nullptr, rule);
     check_entries(node, rule);
+    if (fqdns && draft.head.action == Action::Allow) warn_dns_ports(node, rule);
     add_rule(draft, std::move(rule), node, false);
   }
 
@@ -510,6 +511,17 @@ class PolicyReader {
                   "rule " + quoted(rule.name) + " has " + std::to_string(entries) +
                       " pairs of protocol and port range; the kernel has room for " +
                       std::to_string(kMaxEntries) + merge_hint(rule));
+  }
+
+  // A rule for names written for DNS does nothing there.
+  void warn_dns_ports(const YamlNode& node, const Rule& rule) {
+    if (effective_filter(policy_) == DnsFilter::Off) return;
+    for (const std::uint16_t port : kDnsPorts)
+      if (std::ranges::find(rule.ports, net::PortRange{port, port}) != rule.ports.end())
+        reader_.warning(*Reader::find(node, "ports"),
+                        "port " + std::to_string(port) +
+                            " is DNS, which rules for names do not open; name the server under "
+                            "'dns: servers', or write a network rule for exactly this port");
   }
 
   // What to write instead of too many entries.

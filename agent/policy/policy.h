@@ -88,19 +88,44 @@ struct Destination {
   net::Protocol protocol = net::Protocol::Tcp;
 };
 
+// What a verdict rests on. to_string() gives the word that records have for it.
+enum class Basis : std::uint8_t {
+  NetworkRule,
+  FqdnRule,
+  DenyRule,
+  Loopback,        // always allowed
+  Kernel,          // likewise: what a host says to its own link before it has an address
+  Resolver,        // likewise: port 53 of dns.servers
+  DefaultDeny,     // no rule knows the destination
+  PortNotAllowed,  // rules know it, but not this port or protocol
+  DnsServer        // a DNS port of something that is not among dns.servers
+};
+const char* to_string(Basis basis);
+
 struct Verdict {
-  bool allowed = false;         // what happens to the connection, mode applied
-  bool would_deny = false;      // it passes only because of audit mode
-  std::optional<RuleRef> rule;  // absent: no rule matched (default deny)
+  bool allowed = false;     // what happens to the connection, mode applied
+  bool would_deny = false;  // it passes only because of audit mode
+  Basis basis = Basis::DefaultDeny;
+  std::optional<RuleRef> rule;  // the rule that decided, if one did
   std::string reason;           // one sentence naming collection and rule, or why none matched
 };
 
+// The filter in force: what the file says, or what follows from its mode.
+DnsFilter effective_filter(const Policy& policy);
+
 // The reference semantics, independent of the kernel programs and checked against them:
-//  1. network rules before FQDN rules; within each, collections by priority, then rules in file
+//  1. loopback (0.0.0.0 and :: included, which connect() takes for it), DHCP and neighbour
+//     discovery on the own link, and port 53 of dns.servers are allowed;
+//  2. TCP and UDP to another server's DNS port, unless dns.filter is off: the first network rule
+//     that decides is taken, without allow rules for more than exactly that port. If there is none,
+//     filter allowlist denies (would-deny in audit mode), and filter audit goes on, but what is
+//     allowed below is a would-deny;
+//  3. network rules before FQDN rules; within each, collections by priority, then rules in file
 //     order; the first match decides;
-//  2. nothing matched: deny (would-deny in audit mode).
+//  4. nothing matched: deny (would-deny in audit mode).
 // A name is judged by FQDN rules only; an address by network rules only (which names an address
-// belongs to is known to the running agent alone, and the reason says so).
+// belongs to, which addresses are the host's own and, where the policy has no dns.servers, which
+// are those of resolv.conf is known to the running agent alone; the reason says so).
 Verdict evaluate(const Policy& policy, const Destination& destination);
 
 }  // namespace egressd::policy

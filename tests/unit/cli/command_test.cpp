@@ -118,6 +118,18 @@ TEST_F(CommandTest, VerdictExitsZeroOnlyIfAllIsAllowed) {
   EXPECT_EQ(run("verdict pypi.org").code, 2);
 }
 
+TEST_F(CommandTest, VerdictKnowsWhatIsAlwaysAllowed) {
+  std::ofstream(policy, std::ios::app) << "dns: {servers: [10.0.0.10]}\n";
+  const auto good = run("verdict --json --policy " + policy.string() +
+                        " 127.0.0.1:80 '[::1]:80' 10.0.0.10:53/udp 10.0.0.10:53/tcp");
+  EXPECT_EQ(good.code, 0) << good.out;
+  EXPECT_THAT(good.out, HasSubstr("\"basis\":\"loopback\""));
+  EXPECT_THAT(good.out, HasSubstr("\"basis\":\"resolver\""));
+  const auto other = run("verdict --json --policy " + policy.string() + " 10.0.0.11:53/udp");
+  EXPECT_EQ(other.code, 1);
+  EXPECT_EQ(json::parse(other.out)["basis"], "dns_server_not_allowed");
+}
+
 TEST_F(CommandTest, VerdictJsonIsOneObjectADestination) {
   const auto r = run("verdict --json --policy " + policy.string() + " pypi.org evil.example:80");
   EXPECT_EQ(r.code, 1);

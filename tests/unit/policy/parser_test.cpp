@@ -314,6 +314,15 @@ TEST(ParsePolicy, WarnsOfWhatIsProbablyNotMeant) {
               ElementsAre(HasSubstr("listed twice")));
 }
 
+TEST(ParsePolicy, WarnsOfNamesForDns) {
+  const std::string rule = "        fqdns: [dns.contoso.com]\n        ports: [443, 853]\n";
+  EXPECT_THAT(warnings(with_rule(rule)),
+              ElementsAre(AllOf(StartsWith("t.yaml:10:16: warning: port 853 is DNS"),
+                                HasSubstr("'dns: servers'"))));
+  EXPECT_THAT(warnings(with_rule(rule) + "dns: {filter: off}\n"), IsEmpty());
+  EXPECT_THAT(warnings(with_rule(rule, "deny")), IsEmpty());
+}
+
 TEST(ParsePolicy, WarnsOfRulesThatNeverMatch) {
   const std::string text = with_rule(
       "        fqdns: ['*.contoso.com']\n        ports: ['1-100']\n"
