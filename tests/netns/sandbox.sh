@@ -501,14 +501,16 @@ expect_unasked() {
   fi
 }
 
-# hold_open ADDRESS PORT [PLACE]
+# hold_open ADDRESS PORT [PLACE]: HOLD_KIND=hold-udp for a datagram socket. HOLD_PID is who holds it.
 hold_open() {
   HOLD_OUT=$(mktemp "$SANDBOX_DIR/hold.XXXXXX")
   mkfifo "$HOLD_OUT.in"
   # Read and write: opening a FIFO for writing alone would wait for the reader.
   exec {HOLD_IN}<>"$HOLD_OUT.in"
-  become "${3:-in_client}" "$EGRESSD_PROBE" hold "$1" "$2" --timeout "${HOLD_TIMEOUT:-1000}" \
+  become "${3:-in_client}" "$EGRESSD_PROBE" "${HOLD_KIND:-hold}" "$1" "$2" --timeout "${HOLD_TIMEOUT:-1000}" \
     <"$HOLD_OUT.in" >"$HOLD_OUT" 2>&1 &
+  # shellcheck disable=SC2034 # for the tests
+  HOLD_PID=$!
   wait_until 5 test -s "$HOLD_OUT" || die "hold $1 $2 said nothing"
   [[ $(<"$HOLD_OUT") == ok* ]] || die "hold $1 $2: $(<"$HOLD_OUT")"
 }

@@ -55,6 +55,7 @@ constexpr char kUsage[] =
     "usage: egressd_probe KIND ADDRESS PORT [options]      one attempt\n"
     "       egressd_probe resolve NAME PORT [options]      getaddrinfo, then connect at once\n"
     "       egressd_probe hold ADDRESS PORT [options]      connect; one echo per line of stdin\n"
+    "       egressd_probe hold-udp ADDRESS PORT [options]  the same with datagrams\n"
     "       egressd_probe listen [tcp|udp|raw:PROTO] PORT…  echo on every address, v4 and v6\n"
     "       egressd_probe accept-once PORT                 accept one, close the listener, echo\n"
     "KIND   tcp | udp | udp-connected | icmp | raw-tcp | raw-udp | raw:PROTO | sctp | ask | "
@@ -251,6 +252,21 @@ Outcome probe_stream(const Address& to, int protocol, const Options& options) {
   return connect_stream(fd, to, protocol, options, deadline);
 }
 
+// One datagram and its echo. to == nullptr: the socket is connected.
+Outcome exchange(int fd, const Address* to, const std::string& text, Clock::time_point deadline) {
+  const ssize_t sent = to == nullptr ? send(fd, text.data(), text.size(), 0)
+                                     : sendto(fd, text.data(), text.size(), 0, to->get(), to->size);
+  if (sent != std::ssize(text)) return {.error = errno, .call = "send"};
+  if (const int error = wait_for(fd, POLLIN, deadline)) return {.error = error};
+  std::array<char, 256> buffer{};
+  const ssize_t got = recv(fd, buffer.data(), buffer.size(), 0);
+  if (got < 0) return failed();
+  if (std::string_view(buffer.data(), static_cast<std::size_t>(got)) != text) {
+    return {.error = EBADMSG};
+  }
+  return {};
+}
+
 Outcome probe_udp(const Address& to, bool connected, const Options& options) {
   const auto deadline = Clock::now() + options.timeout;
   const Fd fd(socket(to.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -262,18 +278,9 @@ Outcome probe_udp(const Address& to, bool connected, const Options& options) {
     return {.error = errno, .call = "connect"};
   }
   for (int i = 0; i < options.send; ++i) {
-    const std::string text = "egressd " + std::to_string(i);
-    const ssize_t sent = connected
-                             ? send(fd.get(), text.data(), text.size(), 0)
-                             : sendto(fd.get(), text.data(), text.size(), 0, to.get(), to.size);
-    if (sent != std::ssize(text)) return {.error = errno, .call = "send"};
-    if (const int error = wait_for(fd.get(), POLLIN, deadline)) return {.error = error};
-    std::array<char, 256> buffer{};
-    const ssize_t got = recv(fd.get(), buffer.data(), buffer.size(), 0);
-    if (got < 0) return failed();
-    if (std::string_view(buffer.data(), static_cast<std::size_t>(got)) != text) {
-      return {.error = EBADMSG};
-    }
+    const Outcome echo =
+        exchange(fd.get(), connected ? nullptr : &to, "egressd " + std::to_string(i), deadline);
+    if (echo.error != 0) return echo;
   }
   return {};
 }
@@ -603,15 +610,24 @@ int resolve_and_connect(const std::string& name, const std::string& port, const 
   return status;
 }
 
-int hold(const Address& to, const Options& options) {
+int hold(const Address& to, int type, const Options& options) {
   auto start = Clock::now();
   Fd fd;
-  const Outcome connected = connect_stream(fd, to, 0, options, start + options.timeout);
+  Outcome connected;
+  if (type == SOCK_STREAM) {
+    connected = connect_stream(fd, to, 0, options, start + options.timeout);
+  } else {
+    fd = Fd(socket(to.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (connect(fd.get(), to.get(), to.size) != 0) connected = failed();
+  }
   if (const int status = report(connected, start); status != kExitOk) return status;
   int status = kExitOk;
   for (std::string line; std::getline(std::cin, line);) {
     start = Clock::now();
-    status = report(echo_stream(fd.get(), start + options.timeout), start);
+    const auto deadline = start + options.timeout;
+    status = report(type == SOCK_STREAM ? echo_stream(fd.get(), deadline)
+                                        : exchange(fd.get(), nullptr, "egressd", deadline),
+                    start);
   }
   return status;
 }
@@ -875,7 +891,8 @@ int run(const std::vector<std::string>& words) {
   const auto to = Address::parse(plain[1], *port);
   if (!to) return usage();
 
-  if (kind == "hold") return hold(*to, options);
+  if (kind == "hold") return hold(*to, SOCK_STREAM, options);
+  if (kind == "hold-udp") return hold(*to, SOCK_DGRAM, options);
   const auto start = Clock::now();
   const auto outcome = attempt(kind, *to, options);
   if (!outcome) return usage();
