@@ -466,4 +466,13 @@ struct egressd_grant_request {
 };
 EGRESSD_ASSERT_SIZE(struct egressd_grant_request, 32);
 
+/* What the iterator egressd_live writes: a grant some open socket rests on. */
+struct egressd_live {
+	struct egressd_addr addr;
+	__u64 expires_ns;
+	__u32 name_id;
+	__u32 pad;
+};
+EGRESSD_ASSERT_SIZE(struct egressd_live, 32);
+
 #endif /* EGRESSD_ABI_H */

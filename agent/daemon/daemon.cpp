@@ -41,6 +41,8 @@ using std::chrono::seconds;
 constexpr seconds kMinTtl{60};
 constexpr seconds kMaxTtl{86400};
 constexpr seconds kSweepEvery{30};
+// How often it is looked which addresses have open connections.
+constexpr seconds kLookForLiveEvery{20};
 // Expired addresses are kept this long so that a denial can say "expired" instead of "unknown".
 constexpr seconds kRememberExpired{600};
 constexpr std::size_t kRememberGenerations = 8;
@@ -60,7 +62,7 @@ class DaemonImpl final : public Daemon {
  public:
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
   ~DaemonImpl() override {
-    for (const auto timer : {sweep_timer_, attach_timer_, events_timer_, dns_timer_})
+    for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_})
       loop_.cancel(timer);
     if (events_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
@@ -100,8 +102,11 @@ class DaemonImpl final : public Daemon {
   void attach_when_ready();
   void attach();
   void sweep();
+  void keep_live();
 
   void on_answer(const dns::Answer& answer);
+  [[nodiscard]] std::vector<enforce::LearnedAddress> still_meant(
+      std::span<const enforce::LearnedAddress> grants, BootTime now) const;
   std::vector<enforce::LearnedAddress> grants_for(const NameMatcher& names, const std::string& fqdn,
                                                   const net::IpAddress& address, BootTime expires);
   void on_event(const egressd_event& event);
@@ -145,6 +150,11 @@ class DaemonImpl final : public Daemon {
   BootTime attach_deadline_{0};
   EventLoop::TimerId attach_timer_ = 0;
   EventLoop::TimerId sweep_timer_ = 0;
+  EventLoop::TimerId live_timer_ = 0;
+  std::string live_error_;  // of the last look for live sockets; empty if it worked
+  // No pattern has been added since an earlier run: the names of its grants, which this run does
+  // not know, cannot have moved to another pattern.
+  bool earlier_names_hold_ = true;
 
   std::unique_ptr<audit::CgroupPaths> cgroup_paths_;
   std::unique_ptr<audit::EventReader> events_;
@@ -197,6 +207,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   if (!servers) return std::unexpected(std::move(servers.error()));
   const auto before = backend_->generation();
   if (!before) return std::unexpected(before.error());
+  const std::uint32_t first_new = ids_->next();
   auto compiled = compile(policy, *before + 1, *servers, *ids_);
   if (!compiled) return std::unexpected(std::move(compiled.error()));
 
@@ -229,6 +240,13 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   }
   if (auto r = backend_->apply(compiled->rules); !r) return r;
 
+  std::set<std::uint32_t> old_ids;
+  for (const auto& name : compiled_.rules.names) old_ids.insert(name.name_id);
+  const bool first = compiled_.rules.generation == 0;
+  if (*before != 0 && std::ranges::any_of(compiled->rules.names, [&](const auto& name) {
+        return first ? name.name_id >= first_new : !old_ids.contains(name.name_id);
+      }))
+    earlier_names_hold_ = false;
   policy_ = std::move(policy);
   compiled_ = std::move(*compiled);
   rule_names_[compiled_.rules.generation] = compiled_.rules.rule_names;
@@ -332,6 +350,8 @@ Result<void> DaemonImpl::start() {
   }
   if (auto r = outcome(); !r) return r;
   sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
+  // At once: grants may have ended while no agent ran, and the first sweep would take them away.
+  keep_live();
   return {};
 }
 
@@ -396,6 +416,62 @@ void DaemonImpl::sweep() {
   learned_.forget(now - kRememberExpired);
   guarded_.clear();
   sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
+}
+
+// An address with open sockets does not end, so that they can be opened again by who does not ask
+// DNS again; after the last it stays for the grace. Part by part: a machine can have many.
+void DaemonImpl::keep_live() {
+  const BootTime now = clock_.now();
+  const BootTime soon = now + std::max<seconds>(policy_.dns.grace, 2 * kLookForLiveEvery);
+  // Not at every look.
+  const BootTime until = soon + 2 * kLookForLiveEvery;
+  const auto ending = backend_->next_live(soon);
+  if (ending) {
+    auto grants = still_meant(*ending, now);
+    for (enforce::LearnedAddress& grant : grants) grant.expires = until;
+    if (auto r = backend_->learn(grants); !r) spdlog::error("{}", r.error().message);
+    for (const enforce::LearnedAddress& grant : grants)
+      learned_.extend(grant.address, grant.name_id, now, until);
+    if (!grants.empty()) spdlog::debug("{} address(es) of open connections kept", grants.size());
+  } else if (live_error_.empty()) {
+    spdlog::warn("addresses of open connections are not kept reachable beyond their time: {}",
+                 ending.error().message);
+  }
+  live_error_ = ending ? "" : ending.error().message;
+  const bool more = ending && !ending->empty();
+  live_timer_ =
+      loop_.after(more ? std::chrono::milliseconds(1) : kLookForLiveEvery, [this] { keep_live(); });
+}
+
+// Those that the policy in force would give to the same pattern again.
+std::vector<enforce::LearnedAddress> DaemonImpl::still_meant(
+    std::span<const enforce::LearnedAddress> grants, BootTime now) const {
+  std::vector<enforce::LearnedAddress> meant;
+  std::multimap<std::uint32_t, enforce::LearnedAddress> unnamed;
+  for (const enforce::LearnedAddress& grant : grants) {
+    const auto origins = learned_.standing(grant.address, grant.name_id, now);
+    if (origins.empty()) {
+      unnamed.emplace(grant.name_id, grant);
+      continue;
+    }
+    const auto gives = [&](const LearnedNames::Origin& origin) {
+      return std::ranges::any_of(
+          compiled_.names.match(origin.fqdn), [&](const NameMatcher::Entry* entry) {
+            return entry->name_id == grant.name_id && may_grant(*entry, grant.address);
+          });
+    };
+    if (std::ranges::any_of(origins, gives)) meant.push_back(grant);
+  }
+  if (unnamed.empty()) return meant;
+  for (const NameMatcher::Entry& entry : compiled_.names.entries()) {
+    // The name of an exact pattern is the pattern.
+    if (entry.pattern.kind() != policy::FqdnPattern::Kind::Exact && !earlier_names_hold_) continue;
+    const auto [begin, end] = unnamed.equal_range(entry.name_id);
+    for (auto it = begin; it != end; ++it) {
+      if (may_grant(entry, it->second.address)) meant.push_back(it->second);
+    }
+  }
+  return meant;
 }
 
 std::vector<enforce::LearnedAddress> DaemonImpl::grants_for(const NameMatcher& names,
@@ -748,6 +824,9 @@ StatusReport DaemonImpl::status_report() {
   if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
     report.warnings.push_back(
         "a program is not attached: enforcement is incomplete; restart egressd");
+  if (!live_error_.empty())
+    report.warnings.push_back(
+        "addresses of open connections are not kept reachable beyond their time: " + live_error_);
   if (!reload_error_.empty()) report.warnings.push_back("last reload refused: " + reload_error_);
   if (const auto lost = report.counters.stats[EGRESSD_STAT_EVENTS_LOST]; lost != 0)
     report.warnings.push_back(std::to_string(lost) +

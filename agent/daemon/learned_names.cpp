@@ -56,6 +56,24 @@ std::vector<LearnedNames::Known> LearnedNames::all() const {
   return everything;
 }
 
+std::vector<LearnedNames::Origin> LearnedNames::standing(const net::IpAddress& address,
+                                                         std::uint32_t name_id,
+                                                         BootTime now) const {
+  std::vector<Origin> all = origins(address, name_id);
+  const auto ended = [now](const Origin& origin) { return origin.expires <= now; };
+  if (!std::ranges::all_of(all, ended)) std::erase_if(all, ended);
+  return all;
+}
+
+void LearnedNames::extend(const net::IpAddress& address, std::uint32_t name_id, BootTime now,
+                          BootTime until) {
+  for (const Origin& origin : standing(address, name_id, now)) {
+    Entry& entry = addresses_[address].at({name_id, origin.fqdn});
+    entry.origin.expires = std::max(entry.origin.expires, until);
+    heard_.splice(heard_.end(), heard_, entry.heard);
+  }
+}
+
 void LearnedNames::forget(BootTime now) {
   for (auto it = addresses_.begin(); it != addresses_.end();) {
     std::erase_if(it->second, [&](const auto& item) {

@@ -54,6 +54,12 @@ class LearnedNames {
     Origin origin;
   };
   [[nodiscard]] std::vector<Known> all() const;
+  // Those of origins() that have not ended; all, if every one has. None where the grant was found
+  // in the kernel, left there by an earlier run, or its description had to go.
+  [[nodiscard]] std::vector<Origin> standing(const net::IpAddress& address, std::uint32_t name_id,
+                                             BootTime now) const;
+  // The grant ends at `until` and no sooner, and so do the names it stands by: as if just heard.
+  void extend(const net::IpAddress& address, std::uint32_t name_id, BootTime now, BootTime until);
   // Drops what ended before `now`.
   void forget(BootTime now);
   [[nodiscard]] std::size_t size() const { return heard_.size(); }

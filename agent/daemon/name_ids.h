@@ -24,6 +24,8 @@ class NameIds {
   [[nodiscard]] bool was_kept() const { return kept_; }
   // The pattern's number, > 0; gives it one if it has none yet.
   std::uint32_t id_of(const std::string& pattern);
+  // Numbers from here on have not been given yet.
+  [[nodiscard]] std::uint32_t next() const { return next_; }
   // Takes the pattern's number away: it gets a fresh one when next asked for. Whatever the kernel
   // holds under the old number means nothing any more once a policy without it is in force.
   void renew(const std::string& pattern);

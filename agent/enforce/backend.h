@@ -62,6 +62,12 @@ class Backend {
   // Frees grants that expired before `now`; returns how many. A time before the boot (soon after
   // it, now minus some delay) frees none.
   virtual Result<std::size_t> expire(BootTime now) = 0;
+  // Goes on with a walk over the open sockets of all network namespaces, or begins one: some of
+  // the grants they rest on (connected, not accepted, and still allowed by their name's rules)
+  // that end before `until`, expired ones too. Several sockets may rest on one; what is extended
+  // between two calls is not told again. Empty: the walk is over. An error if this kernel cannot
+  // tell; it enforces all the same.
+  virtual Result<std::vector<LearnedAddress>> next_live(BootTime until) = 0;
   // Forgets every grant.
   virtual Result<void> forget_learned() = 0;
 

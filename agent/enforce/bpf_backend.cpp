@@ -20,6 +20,7 @@
 #include "base/unique_fd.h"
 #include "enforce/cgroup.h"
 #include "enforce/links.h"
+#include "enforce/live_sockets.h"
 #include "enforce/name_table.h"
 
 namespace egressd::enforce {
@@ -59,7 +60,9 @@ class LibbpfLog {
 
   // Error for errno plus the last lines libbpf (and the verifier behind it) printed.
   [[nodiscard]] Error error(const std::string& what, int err) const {
-    Error e = Error::from_errno(what, err);
+    return error(Error::from_errno(what, err));
+  }
+  [[nodiscard]] Error error(Error e) const {
     if (!text().empty()) e.message += "\n" + text();
     return e;
   }
@@ -153,6 +156,7 @@ class BpfBackend final : public Backend {
   Result<void> learn(std::span<const LearnedAddress> addresses) override;
   Result<std::vector<LearnedAddress>> learned() override;
   Result<std::size_t> expire(BootTime now) override;
+  Result<std::vector<LearnedAddress>> next_live(BootTime until) override;
   Result<void> forget_learned() override;
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) override;
   Result<Counters> counters() override;
@@ -189,6 +193,7 @@ class BpfBackend final : public Backend {
 
   BpfOptions options_;
   egressd_bpf* skeleton_ = nullptr;
+  Result<std::unique_ptr<LiveSockets>> live_;
   UniqueFd cgroup_;
   std::uint64_t cgroup_id_ = 0;
   std::string instance_;
@@ -235,6 +240,11 @@ Result<void> BpfBackend::open() {
   }
   if (const int err = egressd_bpf::load(skeleton_); err != 0)
     return std::unexpected(log.error("load the kernel programs", -err));
+
+  live_ = LiveSockets::open([this](const std::string& name) {
+    return ::bpf_object__find_map_fd_by_name(skeleton_->obj, name.c_str());
+  });
+  if (!live_) live_ = std::unexpected(log.error(live_.error()));
 
   bpf_map_info info{};
   __u32 length = sizeof(info);
@@ -647,6 +657,21 @@ Result<std::size_t> BpfBackend::expire(BootTime now) {
   if (!r) return std::unexpected(r.error());
   if (auto ran = run_grants(requests); !ran) return std::unexpected(ran.error());
   return freed;
+}
+
+Result<std::vector<LearnedAddress>> BpfBackend::next_live(BootTime until) {
+  if (!live_) return std::unexpected(live_.error());
+  std::vector<egressd_live> entries;
+  if (auto r = (*live_)->next(until, entries); !r) return std::unexpected(std::move(r.error()));
+  // Many sockets, few destinations.
+  std::map<std::pair<net::IpAddress, std::uint32_t>, BootTime> grants;
+  for (const egressd_live& entry : entries)
+    grants.insert_or_assign({to_address(entry.addr), entry.name_id},
+                            BootTime(static_cast<std::int64_t>(entry.expires_ns)));
+  std::vector<LearnedAddress> distinct;
+  for (const auto& [grant, expires] : grants)
+    distinct.push_back({grant.first, grant.second, expires});
+  return distinct;
 }
 
 Result<void> BpfBackend::forget_learned() {

@@ -28,10 +28,10 @@ void remove_other_versions(const std::string& dir, const std::string& keep);
 // Removes the version directory `version` with its maps, unless programs are pinned there.
 void remove_unused_version(const std::string& version);
 
-// Break-glass, needs no running agent and heeds no lock_pins(): detaches every program under `dir` (links first, so that
-// nothing is judged by half-removed maps) and removes all pins of every ABI version. Returns what
-// was removed, one line each; empty if there was nothing. Goes on past errors and reports the
-// first.
+// Break-glass, needs no running agent and heeds no lock_pins(): detaches every program under `dir`
+// (links first, so that nothing is judged by half-removed maps) and removes all pins of every ABI
+// version. Returns what was removed, one line each; empty if there was nothing. Goes on past errors
+// and reports the first.
 Result<std::vector<std::string>> detach_pinned(const std::string& dir);
 
 }  // namespace egressd::enforce

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 namespace egressd::daemon {
 namespace {
 
@@ -68,6 +70,36 @@ TEST(LearnedNames, WhoAskedLastIsKnown) {
   names.record(answer("a.example"), {{kAddress, 1, seconds(100)}}, {13, 1000, 7, "wget"});
   EXPECT_EQ(names.origins(kAddress, 1).at(0).asker.comm, "wget");
   EXPECT_EQ(names.origins(kAddress, 1).at(0).asker.pid, 13u);
+}
+
+TEST(LearnedNames, AGrantThatIsExtendedTakesItsStandingNamesAlong) {
+  LearnedNames names;
+  names.record(answer("ended.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("a.example"), {{kAddress, 1, seconds(200)}});
+  names.record(answer("b.example"), {{kAddress, 1, seconds(900)}});
+  names.record(answer("c.example"), {{kAddress, 2, seconds(200)}});
+  names.extend(kAddress, 1, seconds(150), seconds(500));
+  std::map<std::string, BootTime> ends;
+  for (const auto& known : names.all()) ends[known.origin.fqdn] = known.origin.expires;
+  EXPECT_EQ(ends, (std::map<std::string, BootTime>{{"ended.example", seconds(100)},
+                                                   {"a.example", seconds(500)},
+                                                   {"b.example", seconds(900)},
+                                                   {"c.example", seconds(200)}}));
+  // Nothing to take along: found in the kernel, or another address.
+  names.extend(kAddress, 3, seconds(150), seconds(500));
+  names.extend(*net::IpAddress::parse("203.0.113.2"), 1, seconds(150), seconds(500));
+  EXPECT_EQ(names.all().size(), 4u);
+}
+
+TEST(LearnedNames, OfNamesThatHaveAllEndedAllStandForTheGrant) {
+  LearnedNames names;
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("b.example"), {{kAddress, 1, seconds(110)}});
+  EXPECT_EQ(names.standing(kAddress, 1, seconds(105)).size(), 1u);
+  EXPECT_EQ(names.standing(kAddress, 1, seconds(300)).size(), 2u);
+  names.extend(kAddress, 1, seconds(300), seconds(500));
+  EXPECT_EQ(names.origins(kAddress, 1).at(0).expires, seconds(500));
+  EXPECT_EQ(names.origins(kAddress, 1).at(1).expires, seconds(500));
 }
 
 }  // namespace
