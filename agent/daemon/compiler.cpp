@@ -172,10 +172,13 @@ Result<Compiled> compile(const policy::Policy& policy, std::uint32_t generation,
       return;
     }
     const std::string& text = destination.pattern->text();
-    NameMatcher::Entry matcher{*destination.pattern, ids.id_of(text), false, false};
+    NameMatcher::Entry matcher{*destination.pattern, ids.id_of(text), false, false, false};
     // What an allow rule says counts only where no deny rule above it takes everything away.
     matcher.allows = std::ranges::any_of(out.rules.lists[*list], [](const RuleEntry& e) {
       return e.action == enforce::Action::Allow;
+    });
+    matcher.refuses = std::ranges::any_of(out.rules.lists[*list], [](const RuleEntry& e) {
+      return e.action == enforce::Action::Deny;
     });
     matcher.allow_private = matcher.allows && destination.allow_private;
     out.rules.names.push_back(

@@ -22,6 +22,7 @@ class NameMatcher {
     std::uint32_t name_id = 0;
     bool allow_private = false;  // some allow rule for it opts out of the rebinding guard
     bool allows = false;         // its rules allow something; else the name is as good as unknown
+    bool refuses = false;        // its rules refuse something
   };
 
   void add(Entry entry);

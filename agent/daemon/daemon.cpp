@@ -10,9 +10,11 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <set>
+#include <unordered_set>
 #include <utility>
 
 #include "audit/cgroup_path.h"
@@ -25,6 +27,7 @@
 #include "daemon/learned_names.h"
 #include "daemon/local_addresses.h"
 #include "daemon/name_ids.h"
+#include "daemon/rejudge.h"
 #include "daemon/status.h"
 #include "dns/reply.h"
 #include "dns/resolver.h"
@@ -51,6 +54,9 @@ constexpr std::size_t kRememberGenerations = 8;
 constexpr std::chrono::milliseconds kReadDnsEvery{100};
 constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESSD_WAKE_NS
 constexpr std::size_t kMaxLargeNames = 256;
+constexpr std::size_t kEverything = std::numeric_limits<std::size_t>::max();
+// A policy is put in force anew for late answers no more often than this.
+constexpr seconds kSettleEvery{1};
 
 net::IpAddress address_of(const egressd_addr& address) {
   net::IpAddress::Bytes bytes{};
@@ -62,7 +68,8 @@ class DaemonImpl final : public Daemon {
  public:
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
   ~DaemonImpl() override {
-    for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_})
+    for (const auto timer :
+         {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_, settle_timer_})
       loop_.cancel(timer);
     if (events_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
@@ -91,11 +98,18 @@ class DaemonImpl final : public Daemon {
   Result<DnsServers> servers_of(const policy::Policy& policy) const;
   // Compiles the policy as the next generation and puts it in force.
   Result<void> put_in_force(PolicyFile file);
+  // put_in_force(), then the resolver is told.
+  Result<void> change_to(PolicyFile file);
   Result<void> start_resolver();
+  [[nodiscard]] std::vector<enforce::LearnedAddress> grants_of_known(
+      const NameMatcher& names, const std::vector<LearnedNames::Known>& known);
   void rejudge_learned();
+  void settle_soon();
 
   Result<void> open_sink();
   Result<void> open_events();
+  Result<void> read_what_waits();
+  void read_dns_events(std::size_t max);
   void drain_events();
   void drain_dns_events();
   Result<void> open_control();
@@ -114,6 +128,7 @@ class DaemonImpl final : public Daemon {
   void on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
                       std::span<const std::uint8_t> message);
   void on_dns_denied(const egressd_dns_event& event, const std::string& question);
+  [[nodiscard]] bool rightly_learned(const egressd_dns_event& event, const std::string& fqdn) const;
   AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);
   void keep_resolved();
@@ -161,6 +176,8 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<audit::RingReader> dns_events_;
   EventLoop::TimerId events_timer_ = 0;
   EventLoop::TimerId dns_timer_ = 0;
+  EventLoop::TimerId settle_timer_ = 0;
+  BootTime settled_{0};
   // Names whose answers are too long for the kernel to learn from, newest last.
   std::deque<std::string> large_names_;
   std::unique_ptr<audit::Sink> sink_;
@@ -211,34 +228,31 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   auto compiled = compile(policy, *before + 1, *servers, *ids_);
   if (!compiled) return std::unexpected(std::move(compiled.error()));
 
-  // A name learned under one pattern may fall under another now: under a new, narrower one that
-  // refuses it, say. Grants and live connections know the pattern only, so the pattern that lost
-  // a name gets a new number: what rests on the old one ends with this generation, and the names
-  // it keeps are granted again under the new one before that.
-  const BootTime now = clock_.now();
-  const auto known = learned_.all();
-  bool moved = false;
-  for (const LearnedNames::Known& k : known) {
-    const auto matches = compiled->names.match(k.origin.fqdn);
-    if (std::ranges::any_of(matches, [&](const auto* e) { return e->name_id == k.name_id; }))
-      continue;
-    ids_->renew(ids_->pattern_of(k.name_id));
-    moved = true;
-  }
-  if (moved) {
+  // What the policy takes back ends with this generation (daemon/rejudge.h); what it keeps is
+  // granted before that, so that nothing legal is refused for a moment.
+  read_dns_events(kEverything);
+  const auto grants = backend_->learned();
+  if (!grants) return std::unexpected(grants.error());
+  const auto renewed = patterns_to_renew(*compiled, *ids_, learned_, *grants);
+  for (const std::string& pattern : renewed) ids_->renew(pattern);
+  if (!renewed.empty()) {
     compiled = compile(policy, *before + 1, *servers, *ids_);
     if (!compiled) return std::unexpected(std::move(compiled.error()));
   }
-  // On disk before it is in the kernel: a number must not outlive its meaning.
+  // On disk before it is in the kernel: a number must not outlive its meaning. Of the refusing
+  // patterns at no time one that is not in force.
+  const auto refusing = refusing_patterns(compiled->names);
+  std::set<std::string> still_refusing;
+  std::ranges::set_intersection(ids_->refusing(), refusing,
+                                std::inserter(still_refusing, still_refusing.end()));
+  ids_->set_refusing(std::move(still_refusing));
   if (auto r = ids_->save(); !r) return r;
-  for (const LearnedNames::Known& k : known) {
-    if (k.origin.expires <= now) continue;
-    if (auto r = backend_->learn(
-            grants_for(compiled->names, k.origin.fqdn, k.address, k.origin.expires));
-        !r)
-      return r;
-  }
+  // Too little room for all is no reason to leave the old policy in force.
+  if (auto r = backend_->learn(grants_of_known(compiled->names, learned_.all())); !r)
+    spdlog::error("{}", r.error().message);
   if (auto r = backend_->apply(compiled->rules); !r) return r;
+  ids_->set_refusing(refusing);
+  if (auto r = ids_->save(); !r) spdlog::warn("{}", r.error().message);
 
   std::set<std::uint32_t> old_ids;
   for (const auto& name : compiled_.rules.names) old_ids.insert(name.name_id);
@@ -257,7 +271,29 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
                compiled_.rules.generation, compiled_.rules.enforce ? "enforce" : "audit",
                compiled_.rules.rule_names.size(), compiled_.rules.prefixes.size(),
                compiled_.rules.names.size());
+  loop_.cancel(std::exchange(settle_timer_, 0));
+  rejudge_learned();
   return {};
+}
+
+Result<void> DaemonImpl::change_to(PolicyFile file) {
+  const auto old_servers = resolver_servers_;
+  if (auto r = put_in_force(std::move(file)); !r) return r;
+  if (resolver_servers_ != old_servers) return start_resolver();
+  keep_resolved();
+  return {};
+}
+
+std::vector<enforce::LearnedAddress> DaemonImpl::grants_of_known(
+    const NameMatcher& names, const std::vector<LearnedNames::Known>& known) {
+  std::vector<enforce::LearnedAddress> grants;
+  const BootTime now = clock_.now();
+  for (const LearnedNames::Known& k : known) {
+    if (k.origin.expires <= now) continue;
+    std::ranges::copy(grants_for(names, k.origin.fqdn, k.address, k.origin.expires),
+                      std::back_inserter(grants));
+  }
+  return grants;
 }
 
 Result<void> DaemonImpl::start_resolver() {
@@ -277,6 +313,7 @@ Result<void> DaemonImpl::start_resolver() {
 }
 
 void DaemonImpl::keep_resolved() {
+  if (!resolver_) return;  // an event found at start: asked for when there is one
   std::vector<std::string> names = compiled_.resolve;
   names.insert(names.end(), large_names_.begin(), large_names_.end());
   std::ranges::sort(names);
@@ -338,8 +375,10 @@ Result<void> DaemonImpl::start() {
   if (!local) return std::unexpected(std::move(local.error()));
   local_addresses_ = std::move(*local);
 
-  if (auto r = put_in_force(std::move(*file)); !r) return r;
+  // What the kernel learned before now is known when the policy is compiled.
+  policy_.dns.grace = file->policy.dns.grace;
   if (auto r = open_events(); !r) return r;
+  if (auto r = put_in_force(std::move(*file)); !r) return r;
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
     spdlog::info("adopted what an earlier agent left in force (generation {})", *found);
@@ -381,12 +420,7 @@ Result<void> DaemonImpl::reload() {
   const auto work = [this]() -> Result<void> {
     auto file = read_policy();
     if (!file) return std::unexpected(std::move(file.error()));
-    const auto old_servers = resolver_servers_;
-    if (auto r = put_in_force(std::move(*file)); !r) return r;
-    rejudge_learned();
-    if (resolver_servers_ != old_servers) return start_resolver();
-    keep_resolved();
-    return {};
+    return change_to(std::move(*file));
   };
   auto r = work();
   reload_error_ = r ? "" : r.error().message;
@@ -398,16 +432,35 @@ Result<void> DaemonImpl::reload() {
 
 // After a switch: what the kernel learned just before it went to patterns of the old generation.
 void DaemonImpl::rejudge_learned() {
-  if (auto r = dns_events_->poll(std::numeric_limits<std::size_t>::max()); !r)
-    spdlog::error("{}", r.error().message);
+  read_dns_events(kEverything);
   const auto known = learned_.all();
+  if (auto r = backend_->learn(grants_of_known(compiled_.names, known)); !r)
+    spdlog::error("{}", r.error().message);
   learned_ = LearnedNames();
+  std::unordered_set<std::uint32_t> ids;
+  for (const auto& name : compiled_.rules.names) ids.insert(name.name_id);
   for (const LearnedNames::Known& k : known) {
-    const auto grants = grants_for(compiled_.names, k.origin.fqdn, k.address, k.origin.expires);
-    if (auto r = backend_->learn(grants); !r) spdlog::error("{}", r.error().message);
+    auto grants = grants_for(compiled_.names, k.origin.fqdn, k.address, k.origin.expires);
+    // What it was granted under before stands beside, if the policy still has that pattern.
+    if (ids.contains(k.name_id)) grants.push_back({k.address, k.name_id, k.origin.expires});
     learned_.record({k.origin.source, k.origin.fqdn, k.origin.cname_chain, {k.address}, seconds(0)},
                     grants, k.origin.asker);
   }
+}
+
+// An answer to a question of an earlier generation taught a pattern that its name no longer belongs
+// to: the policy is put in force once more, which takes that back.
+void DaemonImpl::settle_soon() {
+  if (settle_timer_ != 0) return;
+  settle_timer_ = loop_.after(settled_ + kSettleEvery - clock_.now(), [this] {
+    settle_timer_ = 0;
+    spdlog::info("an answer came late, under the rules of an earlier generation: judged again");
+    settled_ = clock_.now();
+    if (auto r = change_to({policy_, policy_hash_}); !r) {
+      spdlog::error("{}", r.error().message);
+      settle_soon();
+    }
+  });
 }
 
 void DaemonImpl::sweep() {
@@ -533,20 +586,24 @@ Result<void> DaemonImpl::open_events() {
   if (!dns_reader) return std::unexpected(std::move(dns_reader.error()));
   dns_events_ = std::move(*dns_reader);
   watched = loop_.watch(dns_events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) {
-    if (auto r = dns_events_->poll(audit::EventReader::kMaxPerPoll); !r)
-      spdlog::error("{}", r.error().message);
+    read_dns_events(audit::EventReader::kMaxPerPoll);
   });
   if (!watched) return watched;
+  if (adopted_) {
+    if (auto r = read_what_waits(); !r) return r;
+  }
   drain_dns_events();
-  if (!adopted_) return {};
+  return {};
+}
 
+// Answers first: the names of what was denied are known then.
+Result<void> DaemonImpl::read_what_waits() {
+  if (auto r = dns_events_->poll(kEverything); !r) return std::unexpected(std::move(r.error()));
   for (std::size_t taken = 1; taken != 0;) {
     auto polled = events_->poll();
     if (!polled) return std::unexpected(std::move(polled.error()));
     taken = *polled;
   }
-  if (auto r = dns_events_->poll(std::numeric_limits<std::size_t>::max()); !r)
-    return std::unexpected(std::move(r.error()));
   meanwhile_ = seen_;
   spdlog::info(
       "while no agent was running: {} denials, {} refused DNS questions, {} DNS answers learned "
@@ -569,10 +626,13 @@ void DaemonImpl::drain_events() {
   }
 }
 
+void DaemonImpl::read_dns_events(std::size_t max) {
+  if (auto r = dns_events_->poll(max); !r) spdlog::error("{}", r.error().message);
+}
+
 // Answers do not wake the agent one by one: they are read in batches.
 void DaemonImpl::drain_dns_events() {
-  if (auto r = dns_events_->poll(audit::EventReader::kMaxPerPoll); !r)
-    spdlog::error("{}", r.error().message);
+  read_dns_events(audit::EventReader::kMaxPerPoll);
   dns_timer_ = loop_.after(kReadDnsEvery, [this] { drain_dns_events(); });
 }
 
@@ -613,6 +673,7 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
       if (name_id != 0) grants.push_back({address, name_id, expires});
     }
   }
+  if (!rightly_learned(event, question.name)) settle_soon();
   Asker asker{event.tgid, event.uid, event.cgroup_id, {}};
   asker.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
   learned_.record(answer, grants, asker);
@@ -622,6 +683,19 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
                 asker.pid);
   if (!dns_watchers_.empty())
     dns_watchers_.broadcast(to_json(answer, address_of(event.server), asked_by(asker)));
+}
+
+// False if one of the patterns is in the policy and should not have been granted for this name.
+bool DaemonImpl::rightly_learned(const egressd_dns_event& event, const std::string& fqdn) const {
+  const auto matches = compiled_.names.match(fqdn);
+  const auto is_match = [&](std::uint32_t id) {
+    return id == 0 || std::ranges::any_of(matches, [&](const auto* m) { return m->name_id == id; });
+  };
+  if (std::ranges::all_of(event.name_ids, is_match)) return true;
+  return std::ranges::none_of(compiled_.names.entries(), [&](const NameMatcher::Entry& entry) {
+    return std::ranges::find(event.name_ids, entry.name_id) != std::end(event.name_ids) &&
+           !still_right(compiled_.names, fqdn, entry);
+  });
 }
 
 AskedBy DaemonImpl::asked_by(const Asker& who) {

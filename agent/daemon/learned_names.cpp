@@ -4,12 +4,15 @@
 
 namespace egressd::daemon {
 
-void LearnedNames::record(const dns::Answer& answer,
+bool LearnedNames::record(const dns::Answer& answer,
                           const std::vector<enforce::LearnedAddress>& grants, const Asker& asker) {
+  bool anything_new = false;
   for (const enforce::LearnedAddress& grant : grants) {
     ByName& names = addresses_[grant.address];
     const auto [it, added] = names.try_emplace({grant.name_id, answer.fqdn});
-    it->second.origin = {answer.fqdn, answer.cname_chain, answer.source, grant.expires, asker};
+    const BootTime expires = std::max(it->second.origin.expires, grant.expires);
+    it->second.origin = {answer.fqdn, answer.cname_chain, answer.source, expires, asker};
+    anything_new |= added;
     if (added)
       it->second.heard = heard_.insert(heard_.end(), {grant.address, it});
     else
@@ -21,6 +24,7 @@ void LearnedNames::record(const dns::Answer& answer,
     found->second.erase(oldest);
     if (found->second.empty()) addresses_.erase(found);
   }
+  return anything_new;
 }
 
 std::vector<LearnedNames::Origin> LearnedNames::origins(const net::IpAddress& address,
@@ -32,6 +36,11 @@ std::vector<LearnedNames::Origin> LearnedNames::origins(const net::IpAddress& ad
     if (key.first == name_id) found.push_back(entry.origin);
   }
   return found;
+}
+
+bool LearnedNames::explains(const enforce::LearnedAddress& grant) const {
+  return std::ranges::any_of(origins(grant.address, grant.name_id),
+                             [&](const Origin& origin) { return origin.expires >= grant.expires; });
 }
 
 std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address) const {

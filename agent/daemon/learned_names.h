@@ -40,11 +40,15 @@ class LearnedNames {
 
   explicit LearnedNames(std::size_t max_origins = kMaxOrigins) : max_origins_(max_origins) {}
 
-  void record(const dns::Answer& answer, const std::vector<enforce::LearnedAddress>& grants,
+  // A grant's end never moves closer, in the kernel neither. True if a name gave an address it had
+  // not given before.
+  bool record(const dns::Answer& answer, const std::vector<enforce::LearnedAddress>& grants,
               const Asker& asker = {});
   // Names this address was given for under this pattern; latest answer of each name.
   [[nodiscard]] std::vector<Origin> origins(const net::IpAddress& address,
                                             std::uint32_t name_id) const;
+  // True if the names origins() tells account for the whole grant: one of them gave it its end.
+  [[nodiscard]] bool explains(const enforce::LearnedAddress& grant) const;
   // Names the address is known by, the one believed longest first.
   [[nodiscard]] std::vector<std::string> fqdns(const net::IpAddress& address) const;
   // Every name and address, under the pattern it was last granted for.

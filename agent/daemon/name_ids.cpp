@@ -52,7 +52,7 @@ Result<NameIds> NameIds::load(const std::string& path, const std::string& instan
                               std::uint32_t highest) {
   NameIds fresh;
   fresh.path_ = path;
-  fresh.header_ = "egressd-names 1 " + instance + " " + boot_id();
+  fresh.header_ = "egressd-names 2 " + instance + " " + boot_id();
   fresh.next_ = highest + 1;
   std::ifstream in(path);
   if (!in) {
@@ -61,7 +61,8 @@ Result<NameIds> NameIds::load(const std::string& path, const std::string& instan
   }
   NameIds names = fresh;
   std::string line;
-  // Header, "next N", then "ID PATTERN" a line. A file that is not exactly that does not count.
+  // Header, "next N", then "ID PATTERN" or "refusing PATTERN" a line. A file that is not exactly
+  // that does not count.
   if (!std::getline(in, line) || line != names.header_) return fresh;
   const auto number = [](std::string_view text, std::uint32_t& value) {
     const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -70,7 +71,12 @@ Result<NameIds> NameIds::load(const std::string& path, const std::string& instan
   if (!std::getline(in, line) || !line.starts_with("next ") ||
       !number(std::string_view(line).substr(5), names.next_) || names.next_ <= highest)
     return fresh;
+  constexpr std::string_view kRefusing = "refusing ";
   while (std::getline(in, line)) {
+    if (line.starts_with(kRefusing)) {
+      names.refusing_.insert(line.substr(kRefusing.size()));
+      continue;
+    }
     const auto space = line.find(' ');
     std::uint32_t id = 0;
     if (space == std::string::npos || !number(std::string_view(line).substr(0, space), id) ||
@@ -101,6 +107,11 @@ void NameIds::renew(const std::string& pattern) {
   changed_ = true;
 }
 
+void NameIds::set_refusing(std::set<std::string> patterns) {
+  changed_ |= patterns != refusing_;
+  refusing_ = std::move(patterns);
+}
+
 const std::string& NameIds::pattern_of(std::uint32_t id) const {
   static const std::string kNone;
   const auto it = patterns_.find(id);
@@ -111,6 +122,7 @@ Result<void> NameIds::save() {
   if (!changed_) return {};
   std::string content = header_ + "\nnext " + std::to_string(next_) + "\n";
   for (const auto& [id, pattern] : patterns_) content += std::to_string(id) + " " + pattern + "\n";
+  for (const std::string& pattern : refusing_) content += "refusing " + pattern + "\n";
   if (auto r = write_file_atomically(path_, content); !r) return r;
   changed_ = false;
   return {};

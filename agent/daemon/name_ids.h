@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -29,10 +30,16 @@ class NameIds {
   // Takes the pattern's number away: it gets a fresh one when next asked for. Whatever the kernel
   // holds under the old number means nothing any more once a policy without it is in force.
   void renew(const std::string& pattern);
+  // Every number given and not taken away, with its pattern.
+  [[nodiscard]] const std::map<std::uint32_t, std::string>& patterns() const { return patterns_; }
+  // Patterns of the policy in force whose rules refuse something (NameMatcher::Entry::refuses).
+  // What a wider pattern was granted before such a pattern came may belong to names it refuses.
+  [[nodiscard]] const std::set<std::string>& refusing() const { return refusing_; }
+  void set_refusing(std::set<std::string> patterns);
   // Empty if there is no such number.
   [[nodiscard]] const std::string& pattern_of(std::uint32_t id) const;
   // Writes the file anew (temporary file, fsync, rename) if something changed since. Must succeed
-  // before the numbers reach the kernel.
+  // before the numbers reach the kernel, and before a refusing pattern leaves it.
   Result<void> save();
 
  private:
@@ -43,6 +50,7 @@ class NameIds {
   std::uint32_t next_ = 1;
   std::unordered_map<std::string, std::uint32_t> ids_;
   std::map<std::uint32_t, std::string> patterns_;
+  std::set<std::string> refusing_;
 };
 
 // Replaces the file as a whole: readers see the old content or the new, also after a crash.

@@ -43,4 +43,7 @@ expect_ok "… of a name that has the metadata address as well" tcp 10.9.0.3 80
 expect_errno EPERM default_deny "metadata address with allowPrivate, heard by the agent" \
   tcp 169.254.169.254 80
 expect_errno EPERM default_deny "… and by the kernel" resolve late.wild.example.com 80 -4
+sed -i 's/allowPrivate: true/allowPrivate: false/' "$POLICY"
+reload_egressd
+expect_errno EPERM default_deny "private address, allowPrivate taken back" tcp 10.9.0.2 80
 finish

@@ -39,6 +39,17 @@ TEST(LearnedNames, TheLatestAnswerOfANameCounts) {
   EXPECT_EQ(names.origins(kAddress, 1).at(0).expires, seconds(300));
 }
 
+TEST(LearnedNames, AnEarlierEndDoesNotCount) {
+  LearnedNames names;
+  EXPECT_TRUE(names.record(answer("a.example"), {{kAddress, 1, seconds(300)}}));
+  EXPECT_FALSE(names.record(answer("a.example"), {{kAddress, 1, seconds(100)}})) << "nothing new";
+  EXPECT_EQ(names.origins(kAddress, 1).at(0).expires, seconds(300));
+  EXPECT_TRUE(names.explains({kAddress, 1, seconds(300)}));
+  EXPECT_FALSE(names.explains({kAddress, 1, seconds(301)}));
+  EXPECT_FALSE(names.explains({kAddress, 2, seconds(300)}));
+  EXPECT_TRUE(names.record(answer("b.example"), {{kAddress, 1, seconds(100)}}));
+}
+
 TEST(LearnedNames, WhatHasEndedIsForgotten) {
   LearnedNames names;
   names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});

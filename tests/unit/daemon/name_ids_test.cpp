@@ -1,5 +1,6 @@
 #include "daemon/name_ids.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -62,7 +63,8 @@ TEST_F(NameIdsTest, ADamagedFileDoesNotCount) {
   for (const auto& [from, to] : {std::pair<std::string, std::string>{"next 3", "next x"},
                                  {"2 b", "9 b"},
                                  {"1 a", "0 a"},
-                                 {"egressd-names 1", "egressd-names 2"}}) {
+                                 {"egressd-names 2", "egressd-names 1"},
+                                 {"2 b", "refuses b"}}) {
     std::string damaged = text;
     damaged.replace(damaged.find(from), from.size(), to);
     std::ofstream(path_) << damaged;
@@ -71,6 +73,22 @@ TEST_F(NameIdsTest, ADamagedFileDoesNotCount) {
     EXPECT_FALSE(loaded->was_kept()) << damaged;
     EXPECT_EQ(loaded->id_of("z.example"), 1u);
   }
+}
+
+TEST_F(NameIdsTest, RefusingPatternsAreRemembered) {
+  auto first = NameIds::load(path_, "12");
+  ASSERT_TRUE(first);
+  first->id_of("a.example");
+  first->set_refusing({"a.example", "*.b.example"});
+  ASSERT_TRUE(first->save());
+  auto second = NameIds::load(path_, "12");
+  ASSERT_TRUE(second);
+  EXPECT_TRUE(second->was_kept());
+  EXPECT_THAT(second->refusing(), ::testing::ElementsAre("*.b.example", "a.example"));
+  second->set_refusing({});
+  ASSERT_TRUE(second->save());
+  EXPECT_THAT(NameIds::load(path_, "12")->refusing(), ::testing::IsEmpty());
+  EXPECT_THAT(NameIds::load(path_, "13")->refusing(), ::testing::IsEmpty());
 }
 
 TEST_F(NameIdsTest, ARenewedPatternGetsANumberNobodyHad) {
