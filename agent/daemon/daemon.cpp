@@ -28,6 +28,7 @@
 #include "daemon/local_addresses.h"
 #include "daemon/name_ids.h"
 #include "daemon/rejudge.h"
+#include "daemon/rule_history.h"
 #include "daemon/status.h"
 #include "dns/reply.h"
 #include "dns/resolver.h"
@@ -48,7 +49,6 @@ constexpr seconds kSweepEvery{30};
 constexpr seconds kLookForLiveEvery{20};
 // Expired addresses are kept this long so that a denial can say "expired" instead of "unknown".
 constexpr seconds kRememberExpired{600};
-constexpr std::size_t kRememberGenerations = 8;
 
 // Answers wait this long at most before `list` and records know their names.
 constexpr std::chrono::milliseconds kReadDnsEvery{100};
@@ -62,6 +62,17 @@ net::IpAddress address_of(const egressd_addr& address) {
   net::IpAddress::Bytes bytes{};
   std::copy(std::begin(address.addr), std::end(address.addr), bytes.begin());
   return net::IpAddress(bytes);
+}
+
+// The first few.
+std::string text_of(const std::vector<net::IpAddress>& addresses) {
+  constexpr std::size_t kShown = 4;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(addresses.size(), kShown); ++i)
+    text += (i == 0 ? "" : ", ") + addresses[i].to_string();
+  if (addresses.size() > kShown)
+    text += " and " + std::to_string(addresses.size() - kShown) + " more";
+  return text;
 }
 
 class DaemonImpl final : public Daemon {
@@ -149,7 +160,7 @@ class DaemonImpl final : public Daemon {
   std::string policy_hash_;
   std::string reload_error_;  // of the last reload; empty if it worked
   Compiled compiled_;
-  std::map<std::uint32_t, std::vector<enforce::RuleSet::RuleName>> rule_names_;  // by generation
+  RuleHistory rule_history_;
 
   std::unique_ptr<dns::Resolver> resolver_;
   std::vector<net::IpAddress> resolver_servers_;
@@ -250,6 +261,9 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   // Too little room for all is no reason to leave the old policy in force.
   if (auto r = backend_->learn(grants_of_known(compiled->names, learned_.all())); !r)
     spdlog::error("{}", r.error().message);
+  // Before there is an event of this generation. Records are no reason to leave it out of force.
+  if (auto r = rule_history_.add(compiled->rules.generation, compiled->rules.rule_names); !r)
+    spdlog::warn("{}", r.error().message);
   if (auto r = backend_->apply(compiled->rules); !r) return r;
   ids_->set_refusing(refusing);
   if (auto r = ids_->save(); !r) spdlog::warn("{}", r.error().message);
@@ -263,8 +277,6 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
     earlier_names_hold_ = false;
   policy_ = std::move(policy);
   compiled_ = std::move(*compiled);
-  rule_names_[compiled_.rules.generation] = compiled_.rules.rule_names;
-  while (rule_names_.size() > kRememberGenerations) rule_names_.erase(rule_names_.begin());
   resolver_servers_ = std::move(servers->addresses);
   policy_hash_ = std::move(file.hash);
   spdlog::info("generation {} in force: mode {}, {} rules, {} prefixes, {} name patterns",
@@ -367,6 +379,8 @@ Result<void> DaemonImpl::start() {
         options_.state_dir);
     if (auto r = backend_->forget_learned(); !r) return r;
   }
+
+  rule_history_ = RuleHistory::load(options_.state_dir + "/rules", backend_->instance());
 
   auto local = LocalAddresses::open(loop_, [this](const std::vector<net::IpAddress>& addresses) {
     if (auto r = backend_->set_local_addresses(addresses); !r)
@@ -558,9 +572,9 @@ void DaemonImpl::on_answer(const dns::Answer& answer) {
     spdlog::error("{}: {}", answer.fqdn, r.error().message);
     return;
   }
-  learned_.record(answer, grants);
-  spdlog::debug("{} -> {} address(es), ttl {} s", answer.fqdn, answer.addresses.size(),
-                answer.ttl.count());
+  spdlog::log(learned_.record(answer, grants) ? spdlog::level::info : spdlog::level::debug,
+              "{} -> {}, ttl {} s, resolved ahead of use", answer.fqdn, text_of(answer.addresses),
+              answer.ttl.count());
 }
 
 Result<void> DaemonImpl::open_sink() {
@@ -676,11 +690,11 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
   if (!rightly_learned(event, question.name)) settle_soon();
   Asker asker{event.tgid, event.uid, event.cgroup_id, {}};
   asker.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
-  learned_.record(answer, grants, asker);
   ++seen_.learned;
-  spdlog::debug("{} -> {} address(es) learned from the answer of {}, asked by {}[{}]",
-                question.name, event.addresses, address_of(event.server).to_string(), asker.comm,
-                asker.pid);
+  spdlog::log(learned_.record(answer, grants, asker) ? spdlog::level::info : spdlog::level::debug,
+              "{} -> {}, ttl {} s, learned from the answer of {}, asked by {}[{}]", question.name,
+              text_of(answer.addresses), answer.ttl.count(), address_of(event.server).to_string(),
+              audit::printable(asker.comm), asker.pid);
   if (!dns_watchers_.empty())
     dns_watchers_.broadcast(to_json(answer, address_of(event.server), asked_by(asker)));
 }
@@ -746,10 +760,9 @@ void DaemonImpl::on_dns_too_large(const std::string& name) {
 void DaemonImpl::on_event(const egressd_event& event) {
   ++seen_.denials;
   audit::RecordContext context;
-  const auto names = rule_names_.find(event.generation);
-  if (names != rule_names_.end() && event.rule_id < names->second.size()) {
-    context.collection = names->second[event.rule_id].collection;
-    context.rule = names->second[event.rule_id].rule;
+  if (const auto* name = rule_history_.find(event.generation, event.rule_id)) {
+    context.collection = name->collection;
+    context.rule = name->rule;
   }
   context.fqdns = learned_.fqdns(address_of(event.daddr));
   context.cgroup2_mount = cgroup_paths_->mount();
@@ -868,7 +881,6 @@ void DaemonImpl::answer_list(control::Responder& responder) {
         entry.source = origin.source == dns::Answer::Source::Resolver ? "resolver"
                        : origin.source == dns::Answer::Source::Kernel ? "kernel"
                                                                       : "proxy";
-        entry.expires_in = std::chrono::duration_cast<seconds>(origin.expires - now);
         if (origin.source == dns::Answer::Source::Kernel) entry.asked_by = asked_by(origin.asker);
         state->ready.push_back(entry);
       }
@@ -906,6 +918,11 @@ StatusReport DaemonImpl::status_report() {
     report.warnings.push_back(std::to_string(lost) +
                               " denials have no record: they came faster than they could be read "
                               "(the counters are exact)");
+  if (const auto lost = report.counters.dns[EGRESSD_DNS_EVENTS_LOST]; lost != 0)
+    report.warnings.push_back(
+        std::to_string(lost) +
+        " refused DNS questions or learned answers have no record: they came faster than they "
+        "could be read (the counters are exact, and what was learned is in force)");
   if (report.audit_lost != 0)
     report.warnings.push_back(std::to_string(report.audit_lost) + " records could not be written");
   for (const auto& name : report.resolver) {

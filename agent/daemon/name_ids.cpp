@@ -21,6 +21,10 @@ std::string boot_id() {
 
 }  // namespace
 
+std::string state_header(const std::string& what, const std::string& instance) {
+  return what + " " + instance + " " + boot_id();
+}
+
 Result<void> write_file_atomically(const std::string& path, const std::string& content) {
   const std::string temporary = path + ".new";
   UniqueFd fd(
@@ -52,7 +56,7 @@ Result<NameIds> NameIds::load(const std::string& path, const std::string& instan
                               std::uint32_t highest) {
   NameIds fresh;
   fresh.path_ = path;
-  fresh.header_ = "egressd-names 2 " + instance + " " + boot_id();
+  fresh.header_ = state_header("egressd-names 2", instance);
   fresh.next_ = highest + 1;
   std::ifstream in(path);
   if (!in) {

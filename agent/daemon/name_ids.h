@@ -53,6 +53,9 @@ class NameIds {
   std::set<std::string> refusing_;
 };
 
+// First line of a state file: what it is, and the kernel maps and the boot it belongs to.
+std::string state_header(const std::string& what, const std::string& instance);
+
 // Replaces the file as a whole: readers see the old content or the new, also after a crash.
 Result<void> write_file_atomically(const std::string& path, const std::string& content);
 
