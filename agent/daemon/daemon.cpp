@@ -903,7 +903,7 @@ StatusReport DaemonImpl::status_report() {
   report.meanwhile = meanwhile_;
   report.layers = backend_->layers();
   if (auto counters = backend_->counters()) report.counters = *counters;
-  if (auto grants = backend_->learned()) report.learned_entries = grants->size();
+  if (auto count = backend_->count_learned()) report.learned_entries = *count;
   report.resolver = resolver_->status();
   report.audit_lost = sink_->lost();
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");

@@ -59,6 +59,7 @@ class Backend {
   virtual Result<void> learn(std::span<const LearnedAddress> addresses) = 0;
   // Every grant in the kernel, expired ones too.
   virtual Result<std::vector<LearnedAddress>> learned() = 0;
+  virtual Result<std::size_t> count_learned() = 0;
   // Frees grants that expired before `now`; returns how many. A time before the boot (soon after
   // it, now minus some delay) frees none.
   virtual Result<std::size_t> expire(BootTime now) = 0;

@@ -155,6 +155,7 @@ class BpfBackend final : public Backend {
   [[nodiscard]] std::string instance() const override { return instance_; }
   Result<void> learn(std::span<const LearnedAddress> addresses) override;
   Result<std::vector<LearnedAddress>> learned() override;
+  Result<std::size_t> count_learned() override;
   Result<std::size_t> expire(BootTime now) override;
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override;
   Result<void> forget_learned() override;
@@ -638,6 +639,15 @@ Result<std::vector<LearnedAddress>> BpfBackend::learned() {
   });
   if (!r) return std::unexpected(r.error());
   return all;
+}
+
+Result<std::size_t> BpfBackend::count_learned() {
+  std::size_t count = 0;
+  auto r = for_each_learned([&](const egressd_addr&, const egressd_learned& value) {
+    for (const egressd_grant& grant : value.grants) count += grant.name_id != 0;
+  });
+  if (!r) return std::unexpected(r.error());
+  return count;
 }
 
 Result<std::size_t> BpfBackend::expire(BootTime now) {

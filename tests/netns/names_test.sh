@@ -38,5 +38,7 @@ expect_errno EPERM default_deny "address of a sibling" tcp 198.51.100.7 443
 expect_errno EPERM default_deny "address of the wildcard's apex" tcp 198.51.100.8 443
 list=$(ctl list --json)
 check "list names the address" grep -qF '"203.0.113.7"' <<<"$list"
+check "status counts the addresses that list shows" \
+  test "$(status_number learned_entries)" -eq "$(wc -l <<<"$list")"
 check "list names the wildcard" grep -qF '"*.wild.example.com"' <<<"$list"
 finish
