@@ -158,7 +158,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<NameIds> ids_;
   policy::Policy policy_;
   std::string policy_hash_;
-  std::string reload_error_;  // of the last reload; empty if it worked
+  std::string reload_error_;  // what came of the last reload; empty if it worked
   Compiled compiled_;
   RuleHistory rule_history_;
 
@@ -291,9 +291,21 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
 Result<void> DaemonImpl::change_to(PolicyFile file) {
   const auto old_servers = resolver_servers_;
   if (auto r = put_in_force(std::move(file)); !r) return r;
-  if (resolver_servers_ != old_servers) return start_resolver();
-  keep_resolved();
-  return {};
+  if (resolver_servers_ == old_servers) {
+    keep_resolved();
+    return {};
+  }
+  auto started = start_resolver();
+  if (started) return started;
+  // The servers of before have no say any more. What they said last stays through grace, and
+  // the next reload tries again.
+  resolver_->set_names({});
+  resolver_servers_.clear();
+  return std::unexpected(
+      std::move(started.error())
+          .context("generation " + std::to_string(compiled_.rules.generation) +
+                   " is in force, but its names are not resolved ahead of use until the next "
+                   "reload"));
 }
 
 std::vector<enforce::LearnedAddress> DaemonImpl::grants_of_known(
@@ -431,16 +443,23 @@ void DaemonImpl::attach() {
 }
 
 Result<void> DaemonImpl::reload() {
+  const auto old_generation = compiled_.rules.generation;
   const auto work = [this]() -> Result<void> {
     auto file = read_policy();
     if (!file) return std::unexpected(std::move(file.error()));
     return change_to(std::move(*file));
   };
   auto r = work();
-  reload_error_ = r ? "" : r.error().message;
-  if (!r)
-    spdlog::error("reload refused, generation {} stays in force:\n{}", compiled_.rules.generation,
-                  reload_error_);
+  reload_error_.clear();
+  if (r) return r;
+  if (compiled_.rules.generation != old_generation) {
+    reload_error_ = r.error().message;
+    spdlog::error("{}", reload_error_);
+  } else {
+    reload_error_ = "last reload refused: " + r.error().message;
+    spdlog::error("reload refused, generation {} stays in force:\n{}", old_generation,
+                  r.error().message);
+  }
   return r;
 }
 

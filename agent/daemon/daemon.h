@@ -36,7 +36,7 @@ class Daemon {
   virtual ~Daemon() = default;
 
   // Reads the policy file again. On error (returned and shown by `status`) the policy in force
-  // stays in force.
+  // stays in force, unless the error says that the new one is.
   virtual Result<void> reload() = 0;
   // Goes on in a new audit file after log rotation.
   virtual void reopen_audit_log() = 0;
