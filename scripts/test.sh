@@ -87,11 +87,17 @@ build() {
     cat "$log"
     broken "cmake --preset $preset"
   }
-  # Whole output only if it failed; ninja's lines otherwise say nothing.
-  cmake --build --preset "$preset" --target "$target" -j "$jobs" >"$log" 2>&1 || {
-    grep -vE '^\[[0-9]+/[0-9]+\]' "$log" | tail -n 60
-    broken "build of preset $preset"
-  }
+  # On a terminal ninja's lines overwrite each other; elsewhere they count only if it failed.
+  local begun=$SECONDS make=(cmake --build --preset "$preset" --target "$target" -j "$jobs")
+  if [[ -t 1 ]]; then
+    "${make[@]}" || broken "build of preset $preset"
+  else
+    "${make[@]}" >"$log" 2>&1 || {
+      grep -vE '^\[[0-9]+/[0-9]+\]' "$log" | tail -n 60
+      broken "build of preset $preset"
+    }
+  fi
+  printf 'built in %d:%02d\n' $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
 }
 
 # run_ctest PRESET CTEST_ARGS…
