@@ -932,7 +932,7 @@ StatusReport DaemonImpl::status_report() {
   if (!live_error_.empty())
     report.warnings.push_back(
         "addresses of open connections are not kept reachable beyond their time: " + live_error_);
-  if (!reload_error_.empty()) report.warnings.push_back("last reload refused: " + reload_error_);
+  if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (const auto lost = report.counters.stats[EGRESSD_STAT_EVENTS_LOST]; lost != 0)
     report.warnings.push_back(std::to_string(lost) +
                               " denials have no record: they came faster than they could be read "

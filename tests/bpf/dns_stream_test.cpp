@@ -43,8 +43,8 @@ class DnsStreamTest : public DnsPacketTest {
     out_next_ = 0xffffff00;
     in_next_ = 0xfffff000;
     ASSERT_EQ(kernel_->out(client(out_next_, {}, kSyn)), kPassed);
-    ASSERT_EQ(kernel_->in(server(in_next_, {}, kSyn | kAck)), kPassed);
     ++out_next_;
+    ASSERT_EQ(kernel_->in(server(in_next_, {}, kSyn | kAck, out_next_)), kPassed);
     ++in_next_;
   }
 
@@ -59,7 +59,9 @@ class DnsStreamTest : public DnsPacketTest {
                      .flags = flags}
         .bytes();
   }
-  static Message server(std::uint32_t sequence, Message payload, std::uint8_t flags = 0x18) {
+  // acknowledges: what the client sends next.
+  static Message server(std::uint32_t sequence, Message payload, std::uint8_t flags = 0x18,
+                        std::uint32_t acknowledges = 0) {
     return DnsPacket{.from = kServer4,
                      .to = kClient4,
                      .sport = 53,
@@ -67,6 +69,7 @@ class DnsStreamTest : public DnsPacketTest {
                      .protocol = 6,
                      .payload = std::move(payload),
                      .sequence = sequence,
+                     .acknowledges = acknowledges,
                      .flags = flags}
         .bytes();
   }
@@ -148,6 +151,8 @@ TEST_F(DnsStreamTest, StreamsWithoutABeginningTeachNothing) {
   lost("no SYN of the resolver's");
   ASSERT_EQ(kernel_->in(server(in_next_ - 1, {}, kSyn)), kPassed);
   lost("a SYN without ACK");
+  ASSERT_EQ(kernel_->in(server(in_next_ - 1, {}, kSyn | kAck, 9)), kPassed);
+  lost("a SYN-ACK to somebody else's SYN");
   open();
   kernel_->io().sock.type = SOCK_RAW;
   lost("a raw socket");

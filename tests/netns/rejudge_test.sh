@@ -123,11 +123,7 @@ sleep 0.2
 policy "" n20.wild.test
 reload_egressd
 wait "$asked" || true
-check "answered late: the policy is put in force once more" \
-  wait_until 2 grep -q 'judged again' "$SANDBOX_DIR/egressd.log"
 expect_errno EPERM default_deny "asked before the reload, answered after it" tcp 203.0.113.20 443
 expect_ok "its sibling" tcp 203.0.113.21 443
-sleep 1.5
-check "… once" test "$(grep -c 'judged again' "$SANDBOX_DIR/egressd.log")" -eq 1
 : "$good_out" "$good_in"
 finish
