@@ -382,7 +382,7 @@ cat > "$DIR/ask.py" <<'PY'
 import socket
 q = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 q.bind(("0.0.0.0", 40000))
-q.settimeout(5)
+q.settimeout(20)
 q.sendto(b"\x77\x77\1\0\0\1\0\0\0\0\0\0\x06forged\x04zone\x04test\0\0\1\0\1", ("192.0.2.5", 53))
 print("asked", flush=True)
 print("got", socket.inet_ntoa(q.recv(512)[-4:]), flush=True)
@@ -401,7 +401,7 @@ PY
 forged() {
   workload python3 "$DIR/ask.py" > "$DIR/asker" 2>&1 &
   local asker=$!
-  for _ in $(seq 100); do
+  for _ in $(seq 400); do
     grep -q asked "$DIR/asker" && break
     sleep 0.05
   done
