@@ -54,6 +54,7 @@ constexpr seconds kRememberExpired{600};
 constexpr std::chrono::milliseconds kReadDnsEvery{100};
 constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESSD_WAKE_NS
 constexpr std::size_t kMaxLargeNames = 256;
+constexpr seconds kAskLargeAgain{5};
 constexpr std::size_t kEverything = std::numeric_limits<std::size_t>::max();
 // A policy is put in force anew for late answers no more often than this.
 constexpr seconds kSettleEvery{1};
@@ -765,15 +766,15 @@ void DaemonImpl::on_dns_denied(const egressd_dns_event& event, const std::string
 }
 
 // The client has the answer already, truncated or over TCP: the addresses have to be in force by
-// the time it tries again.
+// the time it tries again. This agent's own question has the same answer, and may be judged too: it
+// must not lead to the next.
 void DaemonImpl::on_dns_too_large(const std::string& name) {
   if (std::ranges::find(large_names_, name) == large_names_.end()) {
     if (large_names_.size() == kMaxLargeNames) large_names_.pop_front();
     large_names_.push_back(name);
     keep_resolved();
-  } else {
-    resolver_->refresh(name);
   }
+  if (resolver_) resolver_->refresh(name, kAskLargeAgain);
 }
 
 void DaemonImpl::on_event(const egressd_event& event) {

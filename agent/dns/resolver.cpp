@@ -91,7 +91,7 @@ class Core : public std::enable_shared_from_this<Core> {
   Result<void> open();
   void close();
   void set_names(std::vector<std::string> fqdns);
-  void refresh(const std::string& fqdn);
+  void refresh(const std::string& fqdn, std::chrono::seconds unless_within);
   [[nodiscard]] std::vector<Resolver::NameStatus> status() const;
 
  private:
@@ -105,6 +105,7 @@ class Core : public std::enable_shared_from_this<Core> {
     std::uint64_t incarnation = 0;       // tells a name that went and came back
     std::uint32_t partial_failures = 0;  // answers in a row in which one family failed
     bool ask_again = false;              // refresh() while Asking
+    BootTime active{0};                  // last asked or answered
   };
 
   struct Server {
@@ -421,6 +422,7 @@ void Core::start_lookups() {
     Entry& entry = *queue.front();
     queue.pop_front();
     entry.state = Entry::State::Asking;
+    entry.active = clock_.now();
 
     const auto lookup = std::make_shared<Lookup>();
     lookup->fqdn = entry.status.fqdn;
@@ -513,6 +515,7 @@ void Core::conclude(const Lookup& lookup) {
   if (found == entries_.end() || found->second.incarnation != lookup.incarnation) return;
   Entry& entry = found->second;
   Resolver::NameStatus& status = entry.status;
+  entry.active = clock_.now();
 
   Answer answer;
   answer.fqdn = lookup.fqdn;
@@ -595,10 +598,13 @@ void Core::set_names(std::vector<std::string> fqdns) {
   arm_schedule();
 }
 
-void Core::refresh(const std::string& fqdn) {
+void Core::refresh(const std::string& fqdn, std::chrono::seconds unless_within) {
   const auto it = entries_.find(canonical(fqdn));
   if (it == entries_.end()) return;
   Entry& entry = it->second;
+  if (unless_within > std::chrono::seconds(0) &&
+      (entry.state != Entry::State::Waiting || clock_.now() - entry.active < unless_within))
+    return;
   if (entry.state == Entry::State::Asking) {
     entry.ask_again = true;
     return;
@@ -624,7 +630,9 @@ class AresResolver final : public Resolver {
   ~AresResolver() override { core_->close(); }
 
   void set_names(std::vector<std::string> fqdns) override { core_->set_names(std::move(fqdns)); }
-  void refresh(const std::string& fqdn) override { core_->refresh(fqdn); }
+  void refresh(const std::string& fqdn, std::chrono::seconds unless_within) override {
+    core_->refresh(fqdn, unless_within);
+  }
   [[nodiscard]] std::vector<NameStatus> status() const override { return core_->status(); }
 
  private:

@@ -61,8 +61,10 @@ class Resolver {
 
   // Replaces the list of names: new ones are asked at once, vanished ones no longer.
   virtual void set_names(std::vector<std::string> fqdns) = 0;
-  // Asks for one name now, outside the schedule; nothing if it is not on the list.
-  virtual void refresh(const std::string& fqdn) = 0;
+  // Asks for one name now, outside the schedule; nothing if it is not on the list, or is being
+  // asked for or was asked or answered within `unless_within`.
+  virtual void refresh(const std::string& fqdn,
+                       std::chrono::seconds unless_within = std::chrono::seconds(0)) = 0;
   [[nodiscard]] virtual std::vector<NameStatus> status() const = 0;
 };
 

@@ -274,6 +274,28 @@ TEST_F(ResolverTest, RefreshAsksAtOnceEvenWhileAsking) {
   EXPECT_EQ(answers_["www.example"].size(), 3U);
 }
 
+TEST_F(ResolverTest, RefreshOfANameAskedALittleWhileAgoCanBeLeftOut) {
+  serve([](const std::string& label, std::uint16_t) {
+    return label == "bad" ? Reaction::NxDomain : Reaction::Address;
+  });
+  resolver_->set_names({"www.example", "bad.example"});
+  for (const char* name : {"www.example", "bad.example"}) resolver_->refresh(name, seconds(60));
+  ASSERT_TRUE(run_until([&] { return !server_->asked.empty(); }));
+  for (const char* name : {"www.example", "bad.example"}) resolver_->refresh(name, seconds(60));
+  ASSERT_TRUE(heard_of("www.example"));
+  ASSERT_TRUE(heard_of("bad.example"));
+  for (const char* name : {"www.example", "bad.example"}) resolver_->refresh(name, seconds(60));
+  run_for(milliseconds(300));
+  EXPECT_EQ(answers_["www.example"].size(), 1U);
+  EXPECT_EQ(failures_["bad.example"].size(), 1U);
+  run_for(milliseconds(800));
+  const auto before = answers_["www.example"].size();
+  resolver_->refresh("www.example", seconds(1));
+  run_for(milliseconds(300));
+  EXPECT_GE(answers_["www.example"].size(), before);
+  EXPECT_GE(answers_["www.example"].size(), 2U);
+}
+
 TEST_F(ResolverTest, SilentFirstServerCostsOneTimeoutAndNotOnePerName) {
   OddServer silent(
       *loop_, [](const std::string&, std::uint16_t) { return Reaction::Silence; }, "127.0.0.2");
