@@ -52,6 +52,7 @@ struct Compiled {
 struct DnsServers {
   std::vector<net::IpAddress> addresses;
   std::vector<std::string> search_domains;
+  bool operator==(const DnsServers&) const = default;
 };
 
 // The policy as the kernel judges it (enforce/rule_set.h), equal in meaning to policy::evaluate().

@@ -24,9 +24,11 @@
 #include "audit/ring_reader.h"
 #include "control/server.h"
 #include "daemon/compiler.h"
+#include "daemon/file_watch.h"
 #include "daemon/learned_names.h"
 #include "daemon/local_addresses.h"
 #include "daemon/name_ids.h"
+#include "daemon/name_servers.h"
 #include "daemon/rejudge.h"
 #include "daemon/rule_history.h"
 #include "daemon/status.h"
@@ -107,7 +109,6 @@ class DaemonImpl final : public Daemon {
     std::string hash;  // fingerprint() of the bytes it was parsed from
   };
   Result<PolicyFile> read_policy();
-  Result<DnsServers> servers_of(const policy::Policy& policy) const;
   // Compiles the policy as the next generation and puts it in force.
   Result<void> put_in_force(PolicyFile file);
   // put_in_force(), then the resolver is told.
@@ -117,6 +118,8 @@ class DaemonImpl final : public Daemon {
       const NameMatcher& names, const std::vector<LearnedNames::Known>& known);
   void rejudge_learned();
   void settle_soon();
+  void follow_resolv_conf();
+  [[nodiscard]] std::string stub_alone_warning() const;
 
   Result<void> open_sink();
   Result<void> open_events();
@@ -164,7 +167,9 @@ class DaemonImpl final : public Daemon {
   RuleHistory rule_history_;
 
   std::unique_ptr<dns::Resolver> resolver_;
-  std::vector<net::IpAddress> resolver_servers_;
+  NameServers servers_;
+  std::string servers_error_;  // why a change of resolv.conf is not followed; empty if it is
+  std::unique_ptr<FileWatch> resolv_conf_watch_;
   LearnedNames learned_;
   std::set<std::string> guarded_;  // "name -> address" already warned of
   std::unique_ptr<LocalAddresses> local_addresses_;
@@ -213,31 +218,14 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
   return PolicyFile{std::move(parsed->policy), fingerprint(*text)};
 }
 
-Result<DnsServers> DaemonImpl::servers_of(const policy::Policy& policy) const {
-  auto conf = dns::read_resolv_conf();
-  DnsServers servers;
-  if (conf) servers.search_domains = std::move(conf->search);
-  if (!policy.dns.servers.empty()) {
-    servers.addresses = policy.dns.servers;
-    return servers;
-  }
-  if (!conf) return std::unexpected(std::move(conf.error()));
-  if (conf->servers.empty())
-    return std::unexpected(
-        Error::of("/etc/resolv.conf names no server; name the trusted ones in the policy: "
-                  "dns: {servers: [168.63.129.16]}"));
-  servers.addresses = std::move(conf->servers);
-  return servers;
-}
-
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   policy::Policy& policy = file.policy;
-  auto servers = servers_of(policy);
+  auto servers = find_name_servers(policy, options_.resolv_conf);
   if (!servers) return std::unexpected(std::move(servers.error()));
   const auto before = backend_->generation();
   if (!before) return std::unexpected(before.error());
   const std::uint32_t first_new = ids_->next();
-  auto compiled = compile(policy, *before + 1, *servers, *ids_);
+  auto compiled = compile(policy, *before + 1, servers->dns, *ids_);
   if (!compiled) return std::unexpected(std::move(compiled.error()));
 
   // What the policy takes back ends with this generation (daemon/rejudge.h); what it keeps is
@@ -248,7 +236,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   const auto renewed = patterns_to_renew(*compiled, *ids_, learned_, *grants);
   for (const std::string& pattern : renewed) ids_->renew(pattern);
   if (!renewed.empty()) {
-    compiled = compile(policy, *before + 1, *servers, *ids_);
+    compiled = compile(policy, *before + 1, servers->dns, *ids_);
     if (!compiled) return std::unexpected(std::move(compiled.error()));
   }
   // On disk before it is in the kernel: a number must not outlive its meaning. Of the refusing
@@ -278,7 +266,9 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
     earlier_names_hold_ = false;
   policy_ = std::move(policy);
   compiled_ = std::move(*compiled);
-  resolver_servers_ = std::move(servers->addresses);
+  servers_ = std::move(*servers);
+  servers_error_.clear();
+  if (servers_.stub_alone) spdlog::warn("{}", stub_alone_warning());
   policy_hash_ = std::move(file.hash);
   spdlog::info("generation {} in force: mode {}, {} rules, {} prefixes, {} name patterns",
                compiled_.rules.generation, compiled_.rules.enforce ? "enforce" : "audit",
@@ -290,9 +280,9 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
 }
 
 Result<void> DaemonImpl::change_to(PolicyFile file) {
-  const auto old_servers = resolver_servers_;
+  const auto old_servers = servers_.dns.addresses;
   if (auto r = put_in_force(std::move(file)); !r) return r;
-  if (resolver_servers_ == old_servers) {
+  if (servers_.dns.addresses == old_servers) {
     keep_resolved();
     return {};
   }
@@ -301,7 +291,7 @@ Result<void> DaemonImpl::change_to(PolicyFile file) {
   // The servers of before have no say any more. What they said last stays through grace, and
   // the next reload tries again.
   resolver_->set_names({});
-  resolver_servers_.clear();
+  servers_.dns.addresses.clear();
   return std::unexpected(
       std::move(started.error())
           .context("generation " + std::to_string(compiled_.rules.generation) +
@@ -323,7 +313,7 @@ std::vector<enforce::LearnedAddress> DaemonImpl::grants_of_known(
 
 Result<void> DaemonImpl::start_resolver() {
   dns::Resolver::Options options;
-  options.servers = resolver_servers_;
+  options.servers = servers_.dns.addresses;
   auto resolver = dns::Resolver::create(
       loop_, std::move(options), [this](const dns::Answer& answer) { on_answer(answer); },
       [](const std::string& fqdn, const std::string& error) {
@@ -405,6 +395,13 @@ Result<void> DaemonImpl::start() {
   // What the kernel learned before now is known when the policy is compiled.
   policy_.dns.grace = file->policy.dns.grace;
   if (auto r = open_events(); !r) return r;
+  auto watch = FileWatch::open(loop_, {options_.resolv_conf.conf, options_.resolv_conf.upstream},
+                               [this] { follow_resolv_conf(); });
+  if (watch)
+    resolv_conf_watch_ = std::move(*watch);
+  else
+    spdlog::warn("changes of {} are seen late: {}", options_.resolv_conf.conf,
+                 watch.error().message);
   if (auto r = put_in_force(std::move(*file)); !r) return r;
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
@@ -497,7 +494,30 @@ void DaemonImpl::settle_soon() {
   });
 }
 
+void DaemonImpl::follow_resolv_conf() {
+  const auto found = find_name_servers(policy_, options_.resolv_conf);
+  std::string error;
+  if (!found) {
+    error = found.error().message;
+  } else if (*found != servers_) {
+    spdlog::info("{} has changed: the policy is put in force with its servers and search list",
+                 options_.resolv_conf.conf);
+    if (auto r = change_to({policy_, policy_hash_}); !r) error = r.error().message;
+  }
+  if (!error.empty() && error != servers_error_)
+    spdlog::error("the servers trusted so far stay trusted: {}", error);
+  servers_error_ = std::move(error);
+}
+
+std::string DaemonImpl::stub_alone_warning() const {
+  return options_.resolv_conf.conf + " names only " + servers_.dns.addresses.front().to_string() +
+         ", and " + options_.resolv_conf.upstream +
+         " does not say whom that asks: its own questions are refused if it runs in the judged "
+         "cgroup; name its servers too in the policy, under dns.servers";
+}
+
 void DaemonImpl::sweep() {
+  follow_resolv_conf();  // should a change have gone unseen, or not have been possible
   const BootTime now = clock_.now();
   if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);
   learned_.forget(now - kRememberExpired);
@@ -934,6 +954,9 @@ StatusReport DaemonImpl::status_report() {
     report.warnings.push_back(
         "addresses of open connections are not kept reachable beyond their time: " + live_error_);
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
+  if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
+  if (!servers_error_.empty())
+    report.warnings.push_back("the DNS servers trusted so far stay trusted: " + servers_error_);
   if (const auto lost = report.counters.stats[EGRESSD_STAT_EVENTS_LOST]; lost != 0)
     report.warnings.push_back(std::to_string(lost) +
                               " denials have no record: they came faster than they could be read "

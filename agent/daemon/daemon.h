@@ -8,6 +8,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "daemon/name_servers.h"
 
 namespace egressd::daemon {
 
@@ -18,6 +19,7 @@ struct Options {
   std::string bpffs_dir = "/sys/fs/bpf/egressd";
   std::string socket_path = "/run/egressd/control.sock";
   std::string audit_log = "-";  // file, or "-" for standard output
+  ResolvConfPaths resolv_conf;
   std::uint32_t max_learned = 131072;
   // Longest wait for the first answers before enforcement begins on a machine where it is not
   // yet in force: what the policy allows should be reachable from the first moment on.
