@@ -74,7 +74,7 @@ generation=$(status_number generation)
 conf 'nameserver %s\nsearch cluster.test\n' "$DNS6"
 check "resolv.conf changes: followed" wait_until 5 generation_above "$generation"
 expect_ok "its server" resolve n10.wild.test 443 -4
-expect_errno EPERM default_deny "the stub's server, no longer trusted" \
+expect_errno EPERM dns_server_not_allowed "the stub's server, no longer trusted" \
   ask "$DNS4" 53 --name n11.wild.test
 expect_ok "its search list" ask "$DNS6" 53 --name host.cluster.test
 conf '\n'
