@@ -375,7 +375,7 @@ Result<void> DaemonImpl::start() {
   auto ids = NameIds::load(options_.state_dir + "/names", backend_->instance(), *highest);
   if (!ids) return std::unexpected(std::move(ids.error()));
   ids_ = std::make_unique<NameIds>(std::move(*ids));
-  if (adopted_ && !ids_->was_kept()) {
+  if (*highest != 0 && !ids_->was_kept()) {
     spdlog::warn(
         "{}/names does not belong to the maps found in the kernel: learned addresses are "
         "forgotten and will be learned again",

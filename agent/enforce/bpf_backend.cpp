@@ -175,6 +175,7 @@ class BpfBackend final : public Backend {
     __u32 count = 0;
   };
 
+  void inherit_learned();
   Result<__u32> active_slot();
   Result<InnerMap> make_hosts(const RuleSet& rules, const std::vector<egressd_list>& lists);
   template <typename Key>
@@ -201,6 +202,37 @@ class BpfBackend final : public Backend {
   std::set<net::IpAddress> local_;
 };
 
+// What an agent with another ABI has learned: without it, connections under wildcards would end
+// with the change. All of it or nothing, and only what has the form of ours.
+void BpfBackend::inherit_learned() {
+  const std::string own = version_dir(options_.bpffs_dir);
+  std::vector<std::pair<UniqueFd, std::string>> found;
+  for (const bpf_map* map : {skeleton_->maps.egressd_learned, skeleton_->maps.egressd_dplaces,
+                             skeleton_->maps.egressd_dhand, skeleton_->maps.egressd_dusage}) {
+    const std::string name = ::bpf_map__name(map);
+    const std::string path = own + "/maps/" + name;
+    if (UniqueFd pinned(::bpf_obj_get(path.c_str())); pinned) return;
+    for (UniqueFd& fd : maps_of_other_versions(options_.bpffs_dir, own, name)) {
+      bpf_map_info info{};
+      __u32 length = sizeof(info);
+      if (::bpf_obj_get_info_by_fd(fd.get(), &info, &length) != 0 ||
+          info.type != static_cast<__u32>(::bpf_map__type(map)) ||
+          info.key_size != ::bpf_map__key_size(map) ||
+          info.value_size != ::bpf_map__value_size(map) ||
+          info.map_flags != ::bpf_map__map_flags(map))
+        return;
+      found.emplace_back(std::move(fd), path);
+      break;
+    }
+  }
+  if (found.size() != 4) return;
+  for (const auto& [fd, path] : found) {
+    if (::bpf_obj_pin(fd.get(), path.c_str()) == 0) continue;
+    for (const auto& [other, pinned] : found) ::unlink(pinned.c_str());
+    return;
+  }
+}
+
 Result<void> BpfBackend::open() {
   cgroup_ = UniqueFd(::open(options_.cgroup_path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!cgroup_) return std::unexpected(Error::from_errno("open cgroup " + options_.cgroup_path));
@@ -224,6 +256,8 @@ Result<void> BpfBackend::open() {
   // Fewer places than elements: one that lost its place leaves room for others.
   ::bpf_map__set_max_entries(skeleton_->maps.egressd_dplaces,
                              options_.max_learned - options_.max_learned / 16);
+
+  inherit_learned();
 
   bpf_map* map = nullptr;
   bpf_object__for_each_map(map, skeleton_->obj) {

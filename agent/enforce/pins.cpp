@@ -142,6 +142,17 @@ Result<UniqueFd> lock_pins(const std::string& dir) {
   return std::unexpected(Error::of(dir + " is removed again and again"));
 }
 
+std::vector<UniqueFd> maps_of_other_versions(const std::string& dir, const std::string& except,
+                                             const std::string& name) {
+  std::vector<UniqueFd> found;
+  for (const fs::path& version : versions(dir)) {
+    if (version.filename() == fs::path(except).filename()) continue;
+    if (UniqueFd fd(::bpf_obj_get((version / "maps" / name).c_str())); fd)
+      found.push_back(std::move(fd));
+  }
+  return found;
+}
+
 void remove_other_versions(const std::string& dir, const std::string& keep) {
   for (const fs::path& version : versions(dir)) {
     if (version.filename() == fs::path(keep).filename()) continue;

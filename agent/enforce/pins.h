@@ -22,6 +22,10 @@ Result<void> ensure_bpffs(const std::string& dir);
 // closed. The error names who else does. Makes sure of `dir` as ensure_bpffs() does.
 Result<UniqueFd> lock_pins(const std::string& dir);
 
+// Maps of this name in other versions than that of the directory `except`, below `dir`.
+std::vector<UniqueFd> maps_of_other_versions(const std::string& dir, const std::string& except,
+                                             const std::string& name);
+
 // Removes the pins of other versions than that of the directory `keep`, below `dir`.
 void remove_other_versions(const std::string& dir, const std::string& keep);
 
