@@ -3,9 +3,11 @@
 # and attach, give the right verdicts, learn from DNS answers. Needs no privilege and no KVM.
 # Kernels come from Debian's security archive, wherever the machine's apt finds that, into
 # build/kernels; nothing is installed.
-#   scripts/kernel-matrix.sh [--core] [--write] [--build DIR] [KERNEL…]
+#   scripts/kernel-matrix.sh [--core] [--read] [--write] [--build DIR] [KERNEL…] [CHECK…]
 #     KERNEL       5.10, 6.1, 6.12; default: all
+#     CHECK        programs, verdicts, answers, log, netns.NAME; default: all
 #     --core       only what tells whether a kernel is fit at all
+#     --read       boots nothing, tells again what the last runs of each kernel said
 #     --write      puts the tables into bpf/kernels.md, too
 #     --build DIR  where egressd and its tests were built (build/dev)
 #   EGRESSD_VM_ACCEL=tcg|kvm   default tcg: slow, and there on any machine
@@ -31,17 +33,21 @@ die() {
 
 build=build/dev
 depth=full
+read=no
 write=no
 kernels=()
+named=()
 while (($#)); do
   case $1 in
     --core) depth=core ;;
+    --read) read=yes ;;
     --write) write=yes ;;
     --build)
       build=${2:?}
       shift
       ;;
     5.10 | 6.1 | 6.12) kernels+=("$1") ;;
+    programs | verdicts | answers | log | netns.*) named+=("$1") ;;
     *) usage ;;
   esac
   shift
@@ -58,6 +64,7 @@ else
     netns.inside netns.local netns.rebinding netns.reload log)
   limit=3600
 fi
+if ((${#named[@]})); then checks=("${named[@]}"); fi
 
 # Debian's suite for each kernel. It never had 5.15, 6.6 and 6.8: what 5.10 and 6.1 both take, these
 # should take.
@@ -65,11 +72,11 @@ declare -A suite=([5.10]=bullseye-security [6.1]=bookworm-security [6.12]=bookwo
 
 programs=(agent/egressd agent/cli/egressctl tests/support/egressd_probe tests/bpf/load_report
   tests/bpf/verdict_test tests/bpf/dns_kernel_test)
-tools=(bash sh busybox ip dnsmasq unshare nsenter setpriv mount umount mountpoint dmesg ss nft bpftool
-  grep sed awk find timeout python3 env dirname basename kill tail head wc readlink id touch stat tr
+tools=(bash sh busybox ip dnsmasq unshare nsenter setpriv mount umount mountpoint dmesg ss nft
+  bpftool grep sed awk find timeout python3 env dirname basename kill tail head wc readlink id touch stat tr
   cut comm sort seq cat cp mv ln ls rm mkdir rmdir mkfifo mktemp sleep test true false date uname
   chmod chown)
-modules=(veth libcrc32c nfnetlink nf_tables nft_objref)
+modules=(veth libcrc32c nfnetlink nf_tables nft_objref nft_counter)
 
 [[ $(dpkg --print-architecture 2>/dev/null) == amd64 ]] || skip "only for Debian's amd64 kernels"
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -104,7 +111,8 @@ fetch() (
   options=(-qq -o "Dir::Etc::sourcelist=$apt/sources" -o Dir::Etc::sourceparts=/dev/null
     -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o APT::Sandbox::User=root
     -o Acquire::Languages=none -o Debug::NoLocking=true)
-  apt-get "${options[@]}" update >&2 || { printf '%s cannot be had\n' "${suite[$kernel]}" && exit 1; }
+  apt-get "${options[@]}" update >&2 ||
+    { printf '%s cannot be had\n' "${suite[$kernel]}" && exit 1; }
   package=$(apt-cache "${options[@]}" pkgnames "linux-image-$kernel." |
     grep -E '^linux-image-[0-9.]+[-+][0-9a-z]+-cloud-amd64$' | sort -V | tail -n 1) || true
   [[ -n $package ]] || { printf '%s has no kernel %s\n' "${suite[$kernel]}" "$kernel" && exit 1; }
@@ -126,7 +134,9 @@ put() {
   mkdir -p "$root$(dirname "${2:-$1}")"
   cp -L "$1" "$root${2:-$1}"
   while read -r library; do
-    [[ -e $root$library ]] || { mkdir -p "$root$(dirname "$library")" && cp -L "$library" "$root$library"; }
+    [[ ! -e $root$library ]] || continue
+    mkdir -p "$root$(dirname "$library")"
+    cp -L "$library" "$root$library"
   done < <(ldd "$1" 2>/dev/null | grep -oE '/[^ )]+')
 }
 
@@ -175,8 +185,15 @@ boot() {
     -nodefaults -no-user-config -display none -no-reboot -serial stdio \
     -kernel "$dir/vmlinuz" -initrd "$work/initramfs" \
     -append "console=ttyS0 quiet loglevel=2 panic=-1 mitigations=off no_timer_check -- ${checks[*]}" \
-    </dev/null 2>&1 | sed -u 's/\r*$//' >"$dir/log" || printf 'qemu: exit status %s\n' "$?" >>"$dir/log"
+    </dev/null 2>&1 | sed -u 's/\r*$//' >"$dir/log" ||
+    printf 'qemu: exit status %s\n' "$?" >>"$dir/log"
+  # Beside what is new, what earlier runs said of other checks.
+  [[ ! -e $dir/results ]] || grep -vE "^@ check ($(IFS='|' && printf '%s' "${checks[*]}")) " \
+    "$dir/results" >"$work/earlier" || true
+  { grep '^@ ' "$dir/log" || true; } | cat - "$work/earlier" >"$dir/results"
+  : >"$work/earlier"
 }
+: >"$work/earlier"
 
 # --- results; keys are "KERNEL CHECK"
 
@@ -208,11 +225,17 @@ read_log() {
   while read -r _ kind name word seconds rest; do
     case $kind in
       kernel) release[$kernel]=${name%-cloud-amd64} ;;
-      check) record "$kernel" "$name" "$word" "$seconds" "$rest" ;;
-      program) printf '%s %s %s\n' "$kernel" "$name" "$word $seconds $rest" >>"$work/instructions" ;;
+      check)
+        if [[ " ${checks[*]} " == *" $name "* ]]; then
+          record "$kernel" "$name" "$word" "$seconds" "$rest"
+        fi
+        ;;
+      program)
+        printf '%s %s %s\n' "$kernel" "$name" "$word $seconds $rest" >>"$work/instructions"
+        ;;
       end) took[$kernel end]=$name ;;
     esac
-  done < <(grep '^@ ' "$cache/$kernel/log")
+  done < <(awk '!seen[$2 == "kernel" || $2 == "end" ? $2 : $2 " " $3]++' "$cache/$kernel/results")
   for check in "${checks[@]}"; do
     [[ -n ${status[$kernel $check]:-} ]] ||
       record "$kernel" "$check" fail 0 "the guest ended before: $(tail -n 1 "$cache/$kernel/log")"
@@ -223,18 +246,18 @@ make_root
 : >"$work/instructions"
 ran=()
 for kernel in "${kernels[@]}"; do
-  if ! reason=$(fetch "$kernel"); then
+  if [[ $read == yes ]]; then
+    [[ -s $cache/$kernel/results ]] || die "$kernel has not been run"
+  elif ! reason=$(fetch "$kernel"); then
     for check in "${checks[@]}"; do
       record "$kernel" "$check" missing 0 "$reason"
     done
     continue
   fi
-  begun=$SECONDS
-  boot "$kernel"
-  took[$kernel wall]=$((SECONDS - begun))
+  [[ $read == yes ]] || boot "$kernel"
   read_log "$kernel"
   ran+=("$kernel")
-  printf '%s: %s s\n' "${release[$kernel]:-$kernel}" "${took[$kernel wall]}"
+  printf '%s: %s s\n' "${release[$kernel]:-$kernel}" "${took[$kernel end]:-?}"
 done
 ((${#ran[@]})) || skip "$reason"
 

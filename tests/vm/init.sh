@@ -19,7 +19,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ln -s /proc/self/fd /dev/fd
 # In the order of their dependencies; those a kernel does not have as modules are built in.
-for module in veth libcrc32c nfnetlink nf_tables nft_objref; do
+for module in veth libcrc32c nfnetlink nf_tables nft_objref nft_counter; do
   if [[ -e /modules/$module.ko ]]; then busybox insmod "/modules/$module.ko"; fi
 done
 ip link set lo up
