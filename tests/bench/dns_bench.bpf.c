@@ -22,7 +22,7 @@ struct {
   __uint(map_flags, BPF_F_MMAPABLE);
   __uint(max_entries, 1);
   __type(key, __u32);
-  __type(value, struct bench_io);
+  __type(value, struct dns_bench_io);
 } bench_io SEC(".maps");
 
 SEC("cgroup_skb/egress")
@@ -37,7 +37,7 @@ SEC("cgroup_skb/egress")
 int bench_live(struct __sk_buff* skb) {
   struct bpf_sock* sk = skb->sk;
   struct egressd_sock* st;
-  struct bench_io* io;
+  struct dns_bench_io* io;
   __u32 zero = 0;
 
   io = bpf_map_lookup_elem(&bench_io, &zero);
@@ -58,7 +58,7 @@ SEC("cgroup_skb/ingress")
 int bench_answer(struct __sk_buff* skb) {
   struct egressd_dns_asked_key key;
   struct egressd_dns_asked asked;
-  struct bench_io* io;
+  struct dns_bench_io* io;
   __u32 zero = 0;
 
   io = bpf_map_lookup_elem(&bench_io, &zero);
@@ -68,6 +68,8 @@ int bench_answer(struct __sk_buff* skb) {
     key.cookie = bpf_get_socket_cookie(skb);
     asked = io->asked;
     asked.asked_ns = bpf_ktime_get_boot_ns();
+    asked.ifindex = skb->ifindex;
+    asked.key = key;
     if (bpf_map_update_elem(&egressd_dasked, &key, &asked, BPF_ANY)) return 0;
     if (io->steps & BENCH_FORGET) bpf_map_delete_elem(&egressd_dasked, &key);
   }

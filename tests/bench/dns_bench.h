@@ -13,11 +13,11 @@
 #define BENCH_REMEMBER 1u /* one question outstanding, as egressd_dns_out leaves it behind */
 #define BENCH_FORGET 2u   /* and taken away again, as an answer does */
 
-struct bench_io {
+struct dns_bench_io {
   __u32 next;
   __u32 steps;
   struct egressd_dns_asked_key question; /* but for the cookie: that of the run's own socket */
-  struct egressd_dns_asked asked;        /* but for the time */
+  struct egressd_dns_asked asked;        /* but for time, link and key */
   struct egressd_sock live;              /* the flow the run's socket has */
 };
 

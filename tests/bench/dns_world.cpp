@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
 
 #include "base/clock.h"
 #include "bpf/dns_hash.h"
@@ -24,8 +23,6 @@
 
 namespace egressd::bench {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr std::uint32_t kClient = 0xc0a80002;  // 192.168.0.2
 constexpr std::uint16_t kClientPort = 40000;
@@ -131,7 +128,7 @@ Result<std::unique_ptr<DnsWorld>> DnsWorld::create(const Arena& arena, std::uint
 
 DnsWorld::~DnsWorld() {
   ::ring_buffer__free(events_);
-  if (io_ != nullptr) ::munmap(io_, sizeof(bench_io));
+  if (io_ != nullptr) ::munmap(io_, sizeof(dns_bench_io));
   dns_bench_bpf::destroy(wrappers_);
   if (backend_) {
     if (auto r = backend_->detach(); !r) std::fprintf(stderr, "%s\n", r.error().message.c_str());
@@ -179,6 +176,7 @@ Result<void> DnsWorld::fill(int applies) {
     maps_ = std::move(*maps);
   }
   apply_ms_ = median(times);
+  generation_ = rules.generation;
   return backend_->attach();
 }
 
@@ -259,10 +257,10 @@ Result<void> DnsWorld::load_wrappers() {
         program == Program::EmptyOut ? BPF_CGROUP_INET_EGRESS : BPF_CGROUP_INET_INGRESS, nullptr));
     if (!empty_links_[which]) return std::unexpected(Error::from_errno("attach an empty program"));
   }
-  void* io = ::mmap(nullptr, sizeof(bench_io), PROT_READ | PROT_WRITE, MAP_SHARED,
+  void* io = ::mmap(nullptr, sizeof(dns_bench_io), PROT_READ | PROT_WRITE, MAP_SHARED,
                     ::bpf_map__fd(wrappers_->maps.bench_io), 0);
   if (io == MAP_FAILED) return std::unexpected(Error::from_errno("map bench_io"));
-  io_ = static_cast<bench_io*>(io);
+  io_ = static_cast<dns_bench_io*>(io);
   events_ = ::ring_buffer__new(backend_->dns_events_fd(), forget_event, nullptr, nullptr);
   if (events_ == nullptr) return std::unexpected(Error::from_errno("open the event ring buffer"));
   return {};
@@ -295,8 +293,7 @@ double DnsWorld::run(const Probe& probe, const Frame& frame, std::uint32_t repea
     io_->live.daddr = mapped(kServer);
     io_->live.dport = htons(kPort);
     io_->live.proto = probe.protocol;
-    auto generation = backend_->generation();
-    io_->live.generation = generation ? *generation : 0;
+    io_->live.generation = generation_;
     io_->live.reason = EGRESSD_ALLOW_FQDN_RULE;
     program = ::bpf_program__fd(wrappers_->progs.bench_live);
   } else if (probe.through == Probe::Through::Question) {
@@ -308,6 +305,7 @@ double DnsWorld::run(const Probe& probe, const Frame& frame, std::uint32_t repea
     io_->question.qtype = 1;
     io_->asked = {};
     io_->asked.name_ids[0] = probe.name;
+    io_->asked.generation = generation_;
     program = ::bpf_program__fd(wrappers_->progs.bench_answer);
   }
   __sk_buff context{};

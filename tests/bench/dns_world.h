@@ -102,7 +102,7 @@ class DnsWorld {
   std::unique_ptr<Place> place_;
   std::unique_ptr<enforce::Backend> backend_;
   dns_bench_bpf* wrappers_ = nullptr;
-  bench_io* io_ = nullptr;
+  dns_bench_io* io_ = nullptr;
   ring_buffer* events_ = nullptr;
   Client client_;
   std::array<UniqueFd, 2> empty_links_;
@@ -111,6 +111,7 @@ class DnsWorld {
   UniqueFd verdicts_;                 // egressd_counts
   std::array<std::uint64_t, 2> key_{};
   std::uint32_t ifindex_ = 0;
+  std::uint32_t generation_ = 0;  // in force
   double apply_ms_ = 0;
   double learn_ns_ = 0;
   std::vector<MapMemory> maps_;
