@@ -157,7 +157,9 @@ Verdict denied(const Policy& policy, Basis basis, std::string reason) {
   verdict.would_deny = audit;
   verdict.basis = basis;
   verdict.reason = std::move(reason);
-  verdict.reason += audit ? "; mode audit lets it pass and records it" : "; denied by default";
+  verdict.reason += audit                       ? "; mode audit lets it pass and records it"
+                    : basis == Basis::DnsServer ? "; denied"
+                                                : "; denied by default";
   return verdict;
 }
 

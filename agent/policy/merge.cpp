@@ -1,6 +1,7 @@
 #include "policy/merge.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "policy/limits.h"
 
@@ -51,10 +52,10 @@ bool append(std::vector<MergedEntry>& list, const MergedEntry& entry, bool netwo
 }
 
 void add_sorted(std::vector<std::uint32_t>& to, std::span<const std::uint32_t> rules) {
-  const auto middle = static_cast<std::ptrdiff_t>(to.size());
-  to.insert(to.end(), rules.begin(), rules.end());
-  std::ranges::inplace_merge(to, to.begin() + middle);
-  to.erase(std::unique(to.begin(), to.end()), to.end());
+  std::vector<std::uint32_t> both;
+  both.reserve(to.size() + rules.size());
+  std::ranges::set_union(to, rules, std::back_inserter(both));
+  to = std::move(both);
 }
 
 }  // namespace

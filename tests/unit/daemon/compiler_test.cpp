@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <random>
 
 #include "policy/parser.h"
 
@@ -245,6 +246,80 @@ TEST_F(CompilerTest, WhatTheReaderAcceptsFits) {
   const auto c = compile_text(text + "]}\n");
   EXPECT_EQ(rules_of_name(c, "n39.example.net").size(), 128u);
   EXPECT_EQ(c.rules.names.size(), 41u);
+}
+
+// What bpf/decide.h makes of an address that has no name.
+policy::Verdict judge(const Compiled& c, const policy::Destination& destination) {
+  using Filter = enforce::RuleSet::Dns::Filter;
+  policy::Verdict verdict;
+  const enforce::RuleList* list = nullptr;
+  int longest = -1;
+  for (const auto& [prefix, index] : c.rules.prefixes)
+    if (prefix.contains(*destination.address) && prefix.length() > longest) {
+      longest = prefix.length();
+      list = &c.rules.lists[index];
+    }
+  const auto walk = [&](bool narrow) {
+    for (const auto& entry : list ? *list : enforce::RuleList{}) {
+      const bool allow = entry.action == enforce::Action::Allow;
+      if (entry.protocol != net::Protocol::Any && entry.protocol != destination.protocol) continue;
+      if (!entry.ports.contains(destination.port)) continue;
+      if (narrow && allow && entry.ports.first != entry.ports.last) continue;
+      verdict.allowed = allow || entry.audit;
+      verdict.would_deny = entry.audit;
+      verdict.rule = policy::RuleRef{0, entry.rule_id};
+      return true;
+    }
+    return false;
+  };
+  const bool foreign = destination.port == 53 && c.rules.dns.filter != Filter::Off;
+  if (foreign && walk(true)) return verdict;
+  if (!(foreign && c.rules.dns.filter == Filter::Enforce) && walk(false)) {
+    verdict.would_deny = verdict.would_deny || (foreign && verdict.allowed);
+    return verdict;
+  }
+  verdict.allowed = verdict.would_deny = !c.rules.enforce;
+  return verdict;
+}
+
+TEST_F(CompilerTest, TheListsMeanWhatTheReferenceSays) {
+  std::mt19937 random(1);
+  const auto pick = [&](const auto& from) { return from[random() % std::size(from)]; };
+  const std::string prefixes[] = {"10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "10.1.1.1"};
+  const std::string ports[] = {"'*'", "53", "'50-60'", "80", "53, 54, 80", "'*', 53"};
+  const std::string protocols[] = {"any", "tcp", "udp", "[tcp, udp]"};
+  const std::string heads[] = {"", "dns: {filter: audit}\n", "dns: {filter: off}\n"};
+  int rules_taken = 0;
+  for (int round = 0; round < 300; ++round) {
+    std::string text = "version: 1\nmode: " + std::string(round % 5 ? "enforce" : "audit") + "\n" +
+                       pick(heads) + "collections:\n";
+    for (int n = 0; n < 6; ++n)
+      text += "  - {name: c" + std::to_string(n) + ", priority: " + std::to_string(100 + n) +
+              ", action: " + (random() % 3 ? "allow" : "deny") +
+              ", rules: [{name: r, addresses: [" + pick(prefixes) + "], ports: [" + pick(ports) +
+              "], protocols: " + pick(protocols) + (random() % 5 ? "" : ", mode: audit") + "}]}\n";
+    const auto parsed = policy::parse_policy(text, "t.yaml", policy::TagCatalog::builtin());
+    ASSERT_TRUE(parsed) << parsed.error().front().to_string();
+    const auto compiled = compile(parsed->policy, 1, {}, *ids_);
+    ASSERT_TRUE(compiled) << compiled.error().message;
+    for (const char* address : {"10.9.9.9", "10.1.9.9", "10.1.1.9", "10.1.1.1"})
+      for (const std::uint16_t port : std::vector<std::uint16_t>{53, 54, 80, 443})
+        for (const auto protocol : {net::Protocol::Tcp, net::Protocol::Udp}) {
+          const policy::Destination destination{"", net::IpAddress::parse(address), port, protocol};
+          const auto is = judge(*compiled, destination);
+          const auto should = policy::evaluate(parsed->policy, destination);
+          SCOPED_TRACE(text + address + ":" + std::to_string(port) + "/" +
+                       net::to_string(protocol) + ": " + should.reason);
+          ASSERT_EQ(is.allowed, should.allowed);
+          ASSERT_EQ(is.would_deny, should.would_deny);
+          ASSERT_EQ(is.rule.has_value(), should.rule.has_value());
+          if (!is.rule) continue;
+          // One rule a collection: its number is the collection's.
+          ASSERT_EQ(is.rule->rule, should.rule->collection);
+          ++rules_taken;
+        }
+  }
+  EXPECT_GT(rules_taken, 3000);
 }
 
 TEST_F(CompilerTest, NumbersOfPatternsStayAcrossCompilations) {
