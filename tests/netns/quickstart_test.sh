@@ -30,6 +30,7 @@ mkdir "$dir/tmp"
 # In a process group of its own, as of a terminal's foreground job; every process it starts and
 # every file it makes carries our mark.
 start() {
+  : >"$dir/out" # or the rows of the run before are seen
   set -m
   TMPDIR=$dir/tmp EGRESSD_QUICKSTART_MARK=$dir scripts/quickstart.sh </dev/null >"$dir/out" 2>&1 &
   quickstart=$!

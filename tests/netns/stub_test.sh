@@ -15,8 +15,10 @@ dns_set other.test 198.51.100.3
 # A /run of the sandbox's own: the machine's may have the directory or not.
 on_client mount -t tmpfs tmpfs /run
 on_client mkdir -p /run/systemd/resolve
+# shellcheck disable=SC2059 # the format is the caller's
 upstream() { printf "$@" | on_client tee /run/systemd/resolve/resolv.conf >/dev/null; }
 # In place: the file is mounted over the machine's.
+# shellcheck disable=SC2059
 conf() { printf "$@" >"$SANDBOX_DIR/resolv.conf"; }
 spawn in_client dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts \
   --cache-size=0 --server="$DNS4" --listen-address=127.0.0.53 --bind-interfaces --user=root \
