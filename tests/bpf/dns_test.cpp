@@ -12,6 +12,7 @@
 
 #include "support/dns_message.h"
 #include "support/dns_reference.h"
+#include "tests/bpf/dns_compare.h"
 #include "tests/bpf/dns_kernel.h"
 
 namespace egressd::test {
@@ -46,36 +47,6 @@ std::array<std::uint8_t, 16> key_of(const egressd_addr& a) {
   std::array<std::uint8_t, 16> key{};
   std::memcpy(key.data(), a.addr, key.size());
   return key;
-}
-
-DnsVerdict verdict_of(std::uint32_t outcome) {
-  switch (outcome) {
-    case EGRESSD_DNS_LEARNED:
-      return DnsVerdict::Learned;
-    case EGRESSD_DNS_SHORT:
-      return DnsVerdict::Short;
-    case EGRESSD_DNS_BAD_HEADER:
-      return DnsVerdict::BadHeader;
-    case EGRESSD_DNS_BAD_QUESTION:
-      return DnsVerdict::BadQuestion;
-    case EGRESSD_DNS_NOT_ASKED:
-      return DnsVerdict::NotAsked;
-    case EGRESSD_DNS_TRUNCATED:
-      return DnsVerdict::Truncated;
-    case EGRESSD_DNS_RCODE:
-      return DnsVerdict::Rcode;
-    case EGRESSD_DNS_BAD_RECORD:
-      return DnsVerdict::BadRecord;
-    case EGRESSD_DNS_BAD_OWNER:
-      return DnsVerdict::BadOwner;
-    case EGRESSD_DNS_TOO_MANY:
-      return DnsVerdict::TooMany;
-    case EGRESSD_DNS_NO_ADDRESS:
-      return DnsVerdict::NoAddress;
-    default:
-      ADD_FAILURE() << "outcome " << outcome;
-      return DnsVerdict::Short;
-  }
 }
 
 class DnsTest : public ::testing::Test {
