@@ -77,7 +77,7 @@ struct DnsPacket {
       u16(65535);
       u32(0);
     } else {
-      u16(static_cast<std::size_t>(static_cast<int>(body) + udp_length_off));
+      u16(static_cast<std::size_t>(static_cast<std::ptrdiff_t>(body) + udp_length_off));
       u16(0);
     }
     p.insert(p.end(), payload.begin(), payload.end());
