@@ -193,6 +193,19 @@ TEST_F(DnsPacketTest, ANamespaceOfTheHostsIsAPodAndAUsersOwnIsNot) {
       } else {
         EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_LEARNED, 1}, {EGRESSD_DNS_ADDR_NEW, 1}}));
         kernel_->forget();
+        // Another of its devices than the question left by, as whoever forges the server's address
+        // would use.
+        const auto other = ::if_nametoindex("eg1");
+        ASSERT_EQ(out(question()), kPassed);
+        moved();
+        kernel_->device(other);
+        EXPECT_EQ(in(answer()), kPassed);
+        EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_NOT_TRUSTED_LINK, 1}}));
+        EXPECT_THAT(kernel_->learned(), ::testing::IsEmpty());
+        kernel_->device(device);
+        EXPECT_EQ(in(answer()), kPassed);
+        EXPECT_EQ(kernel_->learned().size(), 1U);
+        kernel_->forget();
         // The same namespace, over lo.
         kernel_->device(0);
         ASSERT_EQ(out(question()), kPassed);

@@ -20,7 +20,7 @@ struct DnsPacket {
   std::vector<std::uint8_t> payload = {};
   // TCP
   std::uint32_t sequence = 0;
-  std::uint32_t acknowledges = 0;
+  std::uint32_t acknowledged = 0;
   std::uint8_t flags = 0x18;  // PSH, ACK
   // What is wrong with it
   int udp_length_off = 0;                    // added to the right UDP length
@@ -71,7 +71,7 @@ struct DnsPacket {
     u16(dport);
     if (protocol == 6) {
       u32(sequence);
-      u32(acknowledges);
+      u32(acknowledged);
       p.push_back(static_cast<std::uint8_t>(tcp_words << 4));
       p.push_back(flags);
       u16(65535);
