@@ -399,6 +399,7 @@ raw.sendto(ip + udp, ("192.0.2.2", 0))
 PY
 # forged NAMESPACE: what the asker got.
 forged() {
+  : > "$DIR/asker" # or the last one's word is taken for this one's
   workload python3 "$DIR/ask.py" > "$DIR/asker" 2>&1 &
   local asker=$!
   for _ in $(seq 400); do
