@@ -38,7 +38,7 @@ class Responder {
 class Client {
  public:
   Result<void> open();
-  // False if no answer came within a second.
+  // False if no answer came, however long it was waited for.
   bool ask(const std::string& name, std::uint16_t id);
   bool echo();
 
