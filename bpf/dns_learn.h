@@ -160,13 +160,16 @@ __weak __noinline int dns_look(__u32 dir, __u32 name_id, __u64 now)
 	if (!s || !hand)
 		return DNS_PLACE_USED;
 	bpf_spin_lock(&hand->lock);
-	at = hand->next;
-	/* Looking for a name's addresses stays where there are any. */
-	if (name_id && at >= hand->used)
-		at = 0;
-	hand->next = at + 1;
-	if (hand->used <= at)
-		hand->used = at + 1;
+	if (name_id) {
+		/* Stays where there are any, and does not move the hand towards those in use. */
+		at = hand->of_name < hand->used ? hand->of_name : 0;
+		hand->of_name = at + 1;
+	} else {
+		at = hand->next;
+		hand->next = at + 1;
+		if (hand->used <= at)
+			hand->used = at + 1;
+	}
 	bpf_spin_unlock(&hand->lock);
 	slot = bpf_map_lookup_elem(&egressd_dplaces, &at);
 	if (!slot) { /* the end: begin anew */
@@ -196,8 +199,10 @@ __weak __noinline int dns_look(__u32 dir, __u32 name_id, __u64 now)
 	return end <= now ? DNS_PLACE_ENDED : DNS_PLACE_USED;
 }
 
+#define DNS_NO_PLACE ~0u
+
 /* Places looked at for a new address, and for one that a name has to give up. */
-#define DNS_LOOKS	16
+#define DNS_LOOKS	128
 #define DNS_NAME_LOOKS	64
 #define DNS_ENOUGH_SEEN 8
 
@@ -277,6 +282,8 @@ __weak __noinline int dns_put(__u32 dir, __u32 name_id, __u64 expires, __u64 now
 
 		v = bpf_map_lookup_elem(&egressd_learned, &s->addr);
 		if (!v) {
+			if (s->place == DNS_NO_PLACE)
+				return EGRESSD_DNS_ADDR_FULL;
 			s->fresh.addr = s->addr;
 			s->fresh.place = s->place;
 			s->fresh.grants[0].expires_ns = expires;
@@ -343,19 +350,33 @@ __weak __noinline int dns_grant(__u32 dir, __u32 name_id, __u64 expires, __u64 n
 {
 	struct dns_scratch *s = dns_work(dir);
 	const struct egressd_learned *v;
+	struct egressd_addr *slot;
 	const __u64 *used;
+	int r;
 
 	if (!s || !name_id)
 		return EGRESSD_DNS_ADDR_FULL;
+	s->place = DNS_NO_PLACE;
 	v = bpf_map_lookup_elem(&egressd_learned, &s->addr);
 	if (quota && (!v || !dns_end(s, v, name_id))) {
 		used = bpf_map_lookup_elem(&egressd_dusage, &name_id);
-		if (used && (__s64)*used >= quota)
-			dns_give_up(dir, name_id, now);
+		if (used && (__s64)*used >= quota && dns_give_up(dir, name_id, now) && !v &&
+		    !bpf_map_lookup_elem(&egressd_learned, &s->victim)) {
+			/* The place that became free. */
+			s->place = s->victim_place;
+			slot = bpf_map_lookup_elem(&egressd_dplaces, &s->place);
+			if (slot)
+				*slot = s->addr;
+		} else {
+			s->place = DNS_NO_PLACE;
+		}
 	}
-	if (!v)
+	r = dns_put(dir, name_id, expires, now);
+	if (r == EGRESSD_DNS_ADDR_FULL && s->place == DNS_NO_PLACE) {
 		dns_room(dir, now);
-	return dns_put(dir, name_id, expires, now);
+		r = dns_put(dir, name_id, expires, now);
+	}
+	return r;
 }
 
 #endif /* EGRESSD_DNS_LEARN_H */

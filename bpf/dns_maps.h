@@ -136,8 +136,8 @@ struct {
 struct dns_hand {
 	struct bpf_spin_lock lock;
 	__u32 next;
-	__u32 used; /* places ever used: those behind are free */
-	__u32 pad;
+	__u32 used;    /* places ever used: those behind are free */
+	__u32 of_name; /* the next one looked at for a name at its quota */
 };
 
 struct {

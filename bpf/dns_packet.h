@@ -47,7 +47,41 @@ struct sock___dns {
 
 struct sk_buff___dns {
 	struct sock___dns *sk;
+	unsigned char *head;
+	unsigned int end; /* from head, on 64-bit machines */
 } __attribute__((preserve_access_index));
+
+struct skb_shared_info___dns {
+	__u8 flags; /* since 5.12 */
+	__u8 tx_flags;
+} __attribute__((preserve_access_index));
+
+#define DNS_SHARED_FLAGS    3	 /* SKBFL_ZEROCOPY_ENABLE, SKBFL_SHARED_FRAG */
+#define DNS_SHARED_TX_FLAGS 0x28 /* before: SKBTX_DEV_ZEROCOPY, SKBTX_SHARED_FRAG */
+
+/*
+ * True if the payload may be in memory the sender can still write to (MSG_ZEROCOPY, splice): what
+ * is judged here need not be what leaves.
+ */
+__weak __noinline int dns_borrowed(struct __sk_buff *skb)
+{
+	struct sk_buff___dns *kskb = (void *)skb;
+	struct skb_shared_info___dns *info;
+	unsigned char *head = NULL;
+	unsigned int end = 0;
+	__u8 flags = 0xff;
+
+	if (bpf_core_read(&head, sizeof(head), &kskb->head) ||
+	    bpf_core_read(&end, sizeof(end), &kskb->end))
+		return 1;
+	info = (void *)(head + end);
+	if (bpf_core_field_exists(info->flags)) {
+		bpf_core_read(&flags, sizeof(flags), &info->flags);
+		return flags & DNS_SHARED_FLAGS;
+	}
+	bpf_core_read(&flags, sizeof(flags), &info->tx_flags);
+	return flags & DNS_SHARED_TX_FLAGS;
+}
 
 static __always_inline struct net___dns *dns_net(struct __sk_buff *skb)
 {
@@ -150,6 +184,12 @@ static __always_inline void dns_report(struct __sk_buff *skb, struct dns_scratch
 	__builtin_memset(e->comm, 0, sizeof(e->comm));
 	e->generation = egressd_generation();
 	dns_identify(skb, e);
+	/* Half of the buffer is for what the agent has to know: refusals are counted anyway. */
+	if (kind == EGRESSD_DNS_EVENT_DENIED &&
+	    bpf_ringbuf_query(&egressd_devents, BPF_RB_AVAIL_DATA) > 1 << 19) {
+		dns_count(EGRESSD_DNS_EVENTS_LOST);
+		return;
+	}
 	flags = BPF_RB_NO_WAKEUP;
 	if (kind == EGRESSD_DNS_EVENT_TOO_LARGE ||
 	    bpf_ringbuf_query(&egressd_devents, BPF_RB_AVAIL_DATA) > 1 << 18)
@@ -267,7 +307,7 @@ __weak __noinline int dns_out_udp(struct __sk_buff *skb, __u32 l4, __u32 slot, _
 		token = dns_take_token(s);
 		s->len = 0;
 		/* Segmentation offload: one packet, many datagrams, of which we would see one. */
-		if (skb->gso_size)
+		if (skb->gso_size || dns_borrowed(skb))
 			return dns_refuse(skb, slot, EGRESSD_DNS_DENIED_MALFORMED, IPPROTO_UDP);
 		if (bpf_skb_load_bytes(skb, l4 + 4, &udp_len, sizeof(udp_len)) ||
 		    l4 + bpf_ntohs(udp_len) != have)
@@ -489,7 +529,7 @@ __weak __noinline int dns_out_tcp(struct __sk_buff *skb, __u32 l4, __u32 slot, _
 	if (!g.len)
 		return DNS_PASS;
 	st = dns_stream_of(skb, 0);
-	if (!st || (__s32)(g.seq - st->out_next) > 0)
+	if (!st || dns_borrowed(skb) || (__s32)(g.seq - st->out_next) > 0)
 		return dns_refuse_unread(skb, s, slot, EGRESSD_DNS_DENIED_STREAM, IPPROTO_TCP);
 	skip = st->out_next - g.seq;
 	if (skip >= g.len)

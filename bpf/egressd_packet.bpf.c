@@ -306,6 +306,12 @@ int egressd_ingress(struct __sk_buff *skb)
 	if (skb->ifindex == EGRESSD_LO_IFINDEX)
 		return EGRESSD_PASS;
 	st = bpf_sk_storage_get(&egressd_socks, sk, 0, 0);
+	/*
+	 * Without a verdict nobody was sent anything yet: a server that has connected its socket to
+	 * a peer goes on to be spoken to first.
+	 */
+	if (st && !st->generation)
+		st = NULL;
 	if (st && egressd_is_live(skb, st, EGRESSD_SOURCE))
 		return EGRESSD_PASS; /* the answer to what we sent ourselves */
 	if (egressd_parse(skb, &p) || p.proto != IPPROTO_UDP)

@@ -169,7 +169,8 @@ static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 	 */
 	undecided =
 		hook == EGRESSD_HOOK_CONNECT && proto == IPPROTO_UDP && (!v.allow || v.would_deny);
-	if (!v.allow && v.reason == EGRESSD_DENY_DEFAULT && egressd_may_be_own(a, netns_cookie))
+	if (!v.allow && (v.reason == EGRESSD_DENY_DEFAULT || v.reason == EGRESSD_DENY_DNS_SERVER) &&
+	    egressd_may_be_own(a, netns_cookie))
 		undecided |= egressd_is_listened_on(ctx, a, proto, dport);
 	if (!undecided) {
 		egressd_count(v.reason);
@@ -281,13 +282,25 @@ static __always_inline void egressd_peer(struct egressd_addr *a, struct bpf_sock
 
 static __always_inline void egressd_hurry_dns(struct bpf_sock_ops *ops)
 {
+	const struct egressd_dns_server *server;
+	const struct egressd_config *cfg;
+	const __u32 *active;
 	struct egressd_addr a;
 	int ms = EGRESSD_DNS_TCP_TIMEOUT_MS;
+	__u32 zero = 0, slot;
 
 	if (bpf_ntohl(ops->remote_port) != EGRESSD_DNS_PORT)
 		return;
+	active = bpf_map_lookup_elem(&egressd_active, &zero);
+	if (!active)
+		return;
+	slot = *(volatile const __u32 *)active & (EGRESSD_SLOTS - 1);
+	cfg = bpf_map_lookup_elem(&egressd_config, &slot);
+	if (!cfg || cfg->dns_filter != EGRESSD_DNS_FILTER_ENFORCE)
+		return; /* nothing is dropped */
 	egressd_peer(&a, ops);
-	if (bpf_map_lookup_elem(&egressd_dserver, &a))
+	server = bpf_map_lookup_elem(&egressd_dserver, &a);
+	if (server && server->slots & 1u << slot)
 		bpf_setsockopt(ops, SOL_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 

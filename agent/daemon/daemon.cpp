@@ -57,7 +57,11 @@ constexpr std::chrono::milliseconds kReadDnsEvery{100};
 constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESSD_WAKE_NS
 constexpr std::size_t kMaxLargeNames = 256;
 constexpr seconds kAskLargeAgain{5};
-constexpr std::size_t kEverything = std::numeric_limits<std::size_t>::max();
+// What a ring of 1 MiB can hold at a time. Without a bound, whoever fills it as fast as it is read
+// would keep the agent reading.
+constexpr std::size_t kRingBytes = 1 << 20;
+constexpr std::size_t kEverything = kRingBytes / sizeof(egressd_dns_event);
+constexpr std::size_t kEveryDenial = kRingBytes / sizeof(egressd_event);
 // A policy is put in force anew for late answers no more often than this.
 constexpr seconds kSettleEvery{1};
 
@@ -234,7 +238,15 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   const auto grants = backend_->learned();
   if (!grants) return std::unexpected(grants.error());
   const auto renewed = patterns_to_renew(*compiled, *ids_, learned_, *grants);
-  for (const std::string& pattern : renewed) ids_->renew(pattern);
+  for (const std::string& pattern : renewed) {
+    if (*before != 0)
+      spdlog::warn(
+          "a new deny rule may concern addresses learned for {} whose names are not known any "
+          "more: "
+          "they end, open connections to them too, and are learned again when asked for",
+          pattern);
+    ids_->renew(pattern);
+  }
   if (!renewed.empty()) {
     compiled = compile(policy, *before + 1, servers->dns, *ids_);
     if (!compiled) return std::unexpected(std::move(compiled.error()));
@@ -260,7 +272,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   std::set<std::uint32_t> old_ids;
   for (const auto& name : compiled_.rules.names) old_ids.insert(name.name_id);
   const bool first = compiled_.rules.generation == 0;
-  if (*before != 0 && std::ranges::any_of(compiled->rules.names, [&](const auto& name) {
+  if (first_new > 1 && std::ranges::any_of(compiled->rules.names, [&](const auto& name) {
         return first ? name.name_id >= first_new : !old_ids.contains(name.name_id);
       }))
     earlier_names_hold_ = false;
@@ -292,6 +304,7 @@ Result<void> DaemonImpl::change_to(PolicyFile file) {
   // the next reload tries again.
   resolver_->set_names({});
   servers_.dns.addresses.clear();
+  servers_.stub_alone = false;
   return std::unexpected(
       std::move(started.error())
           .context("generation " + std::to_string(compiled_.rules.generation) +
@@ -653,7 +666,7 @@ Result<void> DaemonImpl::open_events() {
 // Answers first: the names of what was denied are known then.
 Result<void> DaemonImpl::read_what_waits() {
   if (auto r = dns_events_->poll(kEverything); !r) return std::unexpected(std::move(r.error()));
-  for (std::size_t taken = 1; taken != 0;) {
+  for (std::size_t taken = 1, all = 0; taken != 0 && all < kEveryDenial; all += taken) {
     auto polled = events_->poll();
     if (!polled) return std::unexpected(std::move(polled.error()));
     taken = *polled;
@@ -957,6 +970,11 @@ StatusReport DaemonImpl::status_report() {
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty())
     report.warnings.push_back("the DNS servers trusted so far stay trusted: " + servers_error_);
+  if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0)
+    report.warnings.push_back(
+        std::to_string(n) +
+        " DNS answers taught nothing: they came in by another interface than their question left "
+        "by (not_trusted_link; forged, or a host with several ways out, or a VRF)");
   if (const auto lost = report.counters.stats[EGRESSD_STAT_EVENTS_LOST]; lost != 0)
     report.warnings.push_back(std::to_string(lost) +
                               " denials have no record: they came faster than they could be read "

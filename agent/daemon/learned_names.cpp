@@ -13,13 +13,19 @@ bool LearnedNames::record(const dns::Answer& answer,
     const BootTime expires = std::max(it->second.origin.expires, grant.expires);
     it->second.origin = {answer.fqdn, answer.cname_chain, answer.source, expires, asker};
     anything_new |= added;
-    if (added)
-      it->second.heard = heard_.insert(heard_.end(), {grant.address, it});
-    else
-      heard_.splice(heard_.end(), heard_, it->second.heard);
-    if (heard_.size() <= max_origins_) continue;
-    const auto [address, oldest] = heard_.front();
-    heard_.pop_front();
+    Heard& heard = heard_[grant.name_id];
+    if (!added) {
+      heard.splice(heard.end(), heard, it->second.heard);
+      continue;
+    }
+    it->second.heard = heard.insert(heard.end(), {grant.address, it});
+    if (++size_ <= max_origins_) continue;
+    Heard& most = std::ranges::max_element(heard_, {}, [](const auto& item) {
+                    return item.second.size();
+                  })->second;
+    const auto [address, oldest] = most.front();
+    most.pop_front();
+    --size_;
     const auto found = addresses_.find(address);
     found->second.erase(oldest);
     if (found->second.empty()) addresses_.erase(found);
@@ -79,7 +85,8 @@ void LearnedNames::extend(const net::IpAddress& address, std::uint32_t name_id, 
   for (const Origin& origin : standing(address, name_id, now)) {
     Entry& entry = addresses_[address].at({name_id, origin.fqdn});
     entry.origin.expires = std::max(entry.origin.expires, until);
-    heard_.splice(heard_.end(), heard_, entry.heard);
+    Heard& heard = heard_.at(name_id);
+    heard.splice(heard.end(), heard, entry.heard);
   }
 }
 
@@ -88,7 +95,8 @@ void LearnedNames::forget(BootTime now) {
     std::erase_if(it->second, [&](const auto& item) {
       const Entry& entry = item.second;
       if (entry.origin.expires >= now) return false;
-      heard_.erase(entry.heard);
+      heard_.at(item.first.first).erase(entry.heard);
+      --size_;
       return true;
     });
     it = it->second.empty() ? addresses_.erase(it) : std::next(it);

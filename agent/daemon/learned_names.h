@@ -24,8 +24,9 @@ struct Asker {
 };
 
 // What the kernel's grants do not say: which name gave an address, by which CNAMEs, who asked, and
-// how the agent came to know. Bounded: beyond kMaxOrigins the one heard longest ago goes, and only
-// its description with it, never the grant.
+// how the agent came to know. Bounded: beyond kMaxOrigins the pattern with the most gives up the
+// one heard longest ago, so that a flood under one wildcard forgets nobody else's; only the
+// description goes, never the grant.
 class LearnedNames {
  public:
   static constexpr std::size_t kMaxOrigins = 65536;
@@ -66,7 +67,7 @@ class LearnedNames {
   void extend(const net::IpAddress& address, std::uint32_t name_id, BootTime now, BootTime until);
   // Drops what ended before `now`.
   void forget(BootTime now);
-  [[nodiscard]] std::size_t size() const { return heard_.size(); }
+  [[nodiscard]] std::size_t size() const { return size_; }
 
  private:
   struct Entry;
@@ -79,7 +80,9 @@ class LearnedNames {
 
   std::size_t max_origins_;
   std::unordered_map<net::IpAddress, ByName> addresses_;
-  Heard heard_;  // every entry, the one heard longest ago first
+  // By name id: every entry, the one heard longest ago first.
+  std::unordered_map<std::uint32_t, Heard> heard_;
+  std::size_t size_ = 0;
 };
 
 }  // namespace egressd::daemon

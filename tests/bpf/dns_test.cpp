@@ -802,6 +802,28 @@ TEST(DnsRoomTest, LearningGoesOnWhenTheMapIsFull) {
   EXPECT_EQ(kernel->learned().size(), kRoom);
 }
 
+TEST_F(DnsTest, NameAtItsQuotaLeavesOthersAloneWhileThereIsRoom) {
+  auto config = kernel_->usual_config();
+  config.name_quota = 20;
+  const std::vector<enforce::NamePattern> patterns{{"evil.test", 1, false},
+                                                   {"good.test", 2, false}};
+  kernel_->set_policy(patterns, config);
+  const auto learn = [&](const char* name, std::uint32_t ttl, std::uint32_t address) {
+    ask(name);
+    teach(DnsMessage().header(kId, kOk, 1, 1).question(name).pointer(12).a(ttl, address).bytes());
+  };
+  for (std::uint32_t i = 0; i < 8; ++i) learn("evil.test", 9000, kPublic + i);
+  for (std::uint32_t i = 0; i < 4; ++i) learn("good.test", 60, kPublic + 1000 + i);
+  const auto evicted = kernel_->count(EGRESSD_DNS_ADDR_EVICTED);
+  for (std::uint32_t i = 8; i < 500; ++i) {
+    learn("evil.test", 9000, kPublic + i);
+    ASSERT_THAT(grants(kPublic + i), ElementsAre(1)) << i;
+  }
+  for (std::uint32_t i = 0; i < 4; ++i) EXPECT_THAT(grants(kPublic + 1000 + i), ElementsAre(2));
+  EXPECT_EQ(kernel_->count(EGRESSD_DNS_ADDR_EVICTED), evicted);
+  EXPECT_LE(kernel_->learned().size(), 24U);
+}
+
 TEST_F(DnsTest, AnswerIsJudgedUnderThePolicyInForce) {
   ask("www.example.org");
   // A reload while the answer is under way: the name belongs to another pattern now.

@@ -107,6 +107,23 @@ expect_errno EPERM dns_server_not_allowed "another DNS server, UDP" \
 expect_errno EPERM dns_server_not_allowed "another DNS server, TCP" tcp 203.0.113.53 53
 expect_errno EPERM dns_server_not_allowed "the resolver's other address" ask "$DNS6" 53 --name one.wild.test
 expect_errno EPERM dns_server_not_allowed "DNS over TLS to a learned address" tcp 203.0.113.1 853
+# In memory the sender can still write to, what is judged need not be what leaves.
+cat >"$SANDBOX_DIR/borrow.py" <<'END'
+import errno, socket, sys
+question = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\3one\4wild\4test\0\0\1\0\1"
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.setsockopt(socket.SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
+for flags in (0, 0x4000000):  # MSG_ZEROCOPY
+    try:
+        udp.sendto(question, flags, (sys.argv[1], 53))
+        print("sent")
+    except OSError as e:
+        print(errno.errorcode[e.errno])
+END
+before=$(status_number dns_malformed)
+line=$(in_client /usr/bin/python3 "$SANDBOX_DIR/borrow.py" "$DNS4" | tr '\n' ' ')
+check "a question copied, and one lent to the kernel: $line" test "$line" = "sent EPERM "
+check "… counted" test "$(status_number dns_malformed)" -gt "$before"
 line=$(RES_OPTIONS=use-vc probe resolve one.wild.test 443 2>&1) || true
 check "an allowed name over TCP: $line" test "${line%% *}" = ok
 # Nothing tells the client that its question was dropped: the connection times out.

@@ -61,16 +61,17 @@ TEST(LearnedNames, WhatHasEndedIsForgotten) {
   EXPECT_THAT(names.all(), IsEmpty());
 }
 
-TEST(LearnedNames, BeyondTheBoundTheOneHeardLongestAgoGoes) {
-  LearnedNames names(2);
+TEST(LearnedNames, BeyondTheBoundThePatternWithTheMostForgetsTheOneHeardLongestAgo) {
+  LearnedNames names(3);
   const auto other = *net::IpAddress::parse("203.0.113.2");
   names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
-  names.record(answer("b.example"), {{other, 2, seconds(200)}});
-  names.record(answer("a.example"), {{kAddress, 1, seconds(300)}});  // heard again
-  names.record(answer("c.example"), {{kAddress, 3, seconds(100)}});
-  EXPECT_EQ(names.size(), 2u);
-  EXPECT_THAT(names.fqdns(kAddress), ElementsAre("a.example", "c.example"));
-  EXPECT_THAT(names.fqdns(other), IsEmpty());
+  names.record(answer("x1.evil.example"), {{other, 2, seconds(200)}});
+  names.record(answer("x2.evil.example"), {{other, 2, seconds(300)}});
+  names.record(answer("x1.evil.example"), {{other, 2, seconds(400)}});  // heard again
+  names.record(answer("x3.evil.example"), {{other, 2, seconds(500)}});
+  EXPECT_EQ(names.size(), 3u);
+  EXPECT_THAT(names.fqdns(kAddress), ElementsAre("a.example"));
+  EXPECT_THAT(names.fqdns(other), ElementsAre("x3.evil.example", "x1.evil.example"));
   names.forget(seconds(1000));
   EXPECT_EQ(names.size(), 0u);
 }
