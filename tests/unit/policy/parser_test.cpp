@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <ctime>
 #include <fstream>
 
 namespace egressd::policy {
@@ -466,17 +467,14 @@ TEST(ParsePolicy, BoundsTheServers) {
               ElementsAre(AllOf(StartsWith("t.yaml:5:"), HasSubstr("more than 128 DNS servers"))));
 }
 
-// Quadratic work over what these hold would take minutes; sanitizers and a busy machine are within
-// this.
+// Quadratic work over what these hold would take minutes; sanitizers are within this. CPU time: how
+// busy the machine is does not count.
 class Quick {
  public:
-  ~Quick() {
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start_;
-    EXPECT_LT(took.count(), 20.0);
-  }
+  ~Quick() { EXPECT_LT(static_cast<double>(std::clock() - start_) / CLOCKS_PER_SEC, 40.0); }
 
  private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::clock_t start_ = std::clock();
 };
 
 TEST(ParsePolicy, LongListsAreRefusedInNoTime) {
