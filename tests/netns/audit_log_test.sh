@@ -18,15 +18,18 @@ collections:
     rules:
       - {name: one host, addresses: [203.0.113.250], ports: [22], protocols: [tcp]}
 END
-readonly rotations=5 enough=30 first=1000 last=1399
+readonly rotations=5 enough=30 first=1000
 mkdir "$SANDBOX_DIR/log"
 SANDBOX_AUDIT=$SANDBOX_DIR/log/denials.jsonl
 start_egressd "$POLICY" --audit-log "$SANDBOX_AUDIT"
 expect_errno EPERM default_deny "refused, recorded in the file" tcp 198.51.100.9 22
 
+# The knocking ends when all rotations are done, however fast or slow the machine is.
 # shellcheck disable=SC2016 # expanded by the inner shell
-spawn in_client bash -c 'for ((port = $2; port <= $3; port++)); do "$1" tcp 198.51.100.9 "$port"; done' \
-  _ "$EGRESSD_PROBE" "$first" "$last" >"$SANDBOX_DIR/knocks" 2>&1
+spawn in_client bash -c 'for ((port = $2; port < 65536; port++)); do
+  [[ ! -e $3 ]] || break
+  "$1" tcp 198.51.100.9 "$port"
+done' _ "$EGRESSD_PROBE" "$first" "$SANDBOX_DIR/enough" >"$SANDBOX_DIR/knocks" 2>&1
 knocker=$REPLY
 for ((i = 1; i <= rotations; i++)); do
   wait_until 20 lines_above "$enough" "$SANDBOX_AUDIT" || die "no records before rotation $i"
@@ -34,15 +37,16 @@ for ((i = 1; i <= rotations; i++)); do
   kill -HUP "$SANDBOX_AGENT"
   wait_until 5 test -e "$SANDBOX_AUDIT" || die "no new file after rotation $i"
 done
-check "rotated $rotations times while it knocked" kill -0 "$knocker"
-wait "$knocker" || true
-check "all knocks were refused" test "$(grep -c '^errno=EPERM' "$SANDBOX_DIR/knocks")" \
-  -eq $((last - first + 1))
+wait_until 20 lines_above 0 "$SANDBOX_AUDIT" || die "no records after the last rotation"
+: >"$SANDBOX_DIR/enough"
+wait "$knocker"
+knocks=$(wc -l <"$SANDBOX_DIR/knocks")
+check "knocked through $rotations rotations: $knocks times" test "$knocks" -gt $((rotations * enough))
+check "all knocks were refused" test "$(grep -c '^errno=EPERM' "$SANDBOX_DIR/knocks")" -eq "$knocks"
 ports() { cat "$SANDBOX_DIR"/log/* | audit_field port | grep -vx 22 | sort -n; }
-complete() { diff <(seq "$first" "$last") <(ports) >"$SANDBOX_DIR/diff"; }
+complete() { diff <(seq "$first" $((first + knocks - 1))) <(ports) >"$SANDBOX_DIR/diff"; }
 check "each has one record" wait_until 5 complete
 head -n 20 "$SANDBOX_DIR/diff"
-check "the last file has some" lines_above 0 "$SANDBOX_AUDIT"
 check "every line is JSON" python3 -c '
 import json, sys
 for name in sys.argv[1:]:
