@@ -88,6 +88,10 @@ void read(const json& object, const char* key, T& out) {
   if (it == object.end()) return;
   if constexpr (std::is_same_v<T, std::string>) {
     if (it->is_string()) out = it->template get<std::string>();
+  } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+    if (!it->is_array()) return;
+    for (const auto& name : *it)
+      if (name.is_string()) out.push_back(name.template get<std::string>());
   } else {
     if (!it->is_number_unsigned()) return;
     const auto value = it->template get<std::uint64_t>();
@@ -129,6 +133,8 @@ std::string Record::to_json() const {
   nlohmann::ordered_json j;
   j["schema"] = kSchema;
   j["time"] = format_time(time);
+  if (count != 1) j["count"] = count;
+  if (last_time) j["last_time"] = format_time(*last_time);
   j["verdict"] = denied ? "denied" : "would_deny";
   j["reason"] = reason;
   j["hook"] = hook;
@@ -143,15 +149,21 @@ std::string Record::to_json() const {
   if (!collection.empty()) j["collection"] = collection;
   if (!rule.empty()) j["rule"] = rule;
   if (!fqdns.empty()) j["fqdns"] = fqdns;
+  if (!cname_chain.empty()) j["cname_chain"] = cname_chain;
   if (pid != 0) {
     j["pid"] = pid;
     j["tid"] = tid;
   }
   if (uid) j["uid"] = *uid;
+  if (!user.empty()) j["user"] = user;
   if (!comm.empty()) j["comm"] = comm;
   if (!exe.empty()) j["exe"] = exe;
+  if (!cmdline.empty()) j["cmdline"] = cmdline;
   if (cgroup_id != 0) j["cgroup_id"] = cgroup_id;
   if (!cgroup.empty()) j["cgroup"] = cgroup;
+  if (!unit.empty()) j["unit"] = unit;
+  if (!container_id.empty()) j["container_id"] = container_id;
+  if (!pod_uid.empty()) j["pod_uid"] = pod_uid;
   if (length != 0) j["length"] = length;
   if (socket_cookie != 0) j["socket_cookie"] = socket_cookie;
   // ASCII only: escapes C1 controls and DEL as well, which a terminal showing the log would obey.
@@ -189,9 +201,12 @@ std::optional<Record> Record::from_json(std::string_view line) {
   read(j, "generation", r.generation);
   read(j, "collection", r.collection);
   read(j, "rule", r.rule);
-  if (const auto it = j.find("fqdns"); it != j.end() && it->is_array())
-    for (const auto& name : *it)
-      if (name.is_string()) r.fqdns.push_back(name.get<std::string>());
+  read(j, "count", r.count);
+  std::string last_time;
+  read(j, "last_time", last_time);
+  r.last_time = parse_time(last_time);
+  read(j, "fqdns", r.fqdns);
+  read(j, "cname_chain", r.cname_chain);
   read(j, "pid", r.pid);
   read(j, "tid", r.tid);
   if (j.contains("uid")) {
@@ -200,9 +215,14 @@ std::optional<Record> Record::from_json(std::string_view line) {
     if (uid <= std::numeric_limits<std::uint32_t>::max()) r.uid = static_cast<std::uint32_t>(uid);
   }
   read(j, "comm", r.comm);
+  read(j, "user", r.user);
   read(j, "exe", r.exe);
+  read(j, "cmdline", r.cmdline);
   read(j, "cgroup_id", r.cgroup_id);
   read(j, "cgroup", r.cgroup);
+  read(j, "unit", r.unit);
+  read(j, "container_id", r.container_id);
+  read(j, "pod_uid", r.pod_uid);
   read(j, "length", r.length);
   read(j, "socket_cookie", r.socket_cookie);
   return r;
@@ -225,6 +245,7 @@ std::string Record::to_text() const {
   if (!cgroup.empty()) line += " cgroup=" + printable(cgroup);
   if (!rule.empty()) line += " rule=" + printable(collection) + "/" + printable(rule);
   if (hook != "connect") line += " hook=" + printable(hook);
+  if (count != 1) line += " x" + std::to_string(count);
   return line;
 }
 

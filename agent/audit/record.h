@@ -28,7 +28,11 @@ class CgroupPaths;  // audit/cgroup_path.h
 struct Record {
   static constexpr int kSchema = 1;
 
-  std::chrono::system_clock::time_point time;
+  std::chrono::system_clock::time_point time;  // of the first verdict it stands for
+  // Verdicts it stands for: the kernel counts what repeats (same cgroup, destination, port,
+  // protocol, reason) instead of reporting each.
+  std::uint64_t count = 1;
+  std::optional<std::chrono::system_clock::time_point> last_time;  // of the last, if count > 1
   bool denied = true;  // false: would have been, passed in audit mode
   std::string reason;  // reason_name()
   std::string hook;    // connect | sendmsg | packet
@@ -40,14 +44,20 @@ struct Record {
   std::uint32_t generation = 0;
   std::string collection;  // empty if no rule decided
   std::string rule;
-  std::vector<std::string> fqdns;  // names this address is known by, best guess first
+  std::vector<std::string> fqdns;        // names this address is known by, best guess first
+  std::vector<std::string> cname_chain;  // of fqdns.front(), if DNS gave one
   std::uint32_t pid = 0;           // thread group id, what `ps` calls PID; 0 = unknown
   std::uint32_t tid = 0;
   std::optional<std::uint32_t> uid;  // absent if the process is unknown
   std::string comm;
-  std::string exe;  // empty if no longer readable
+  std::string exe;      // empty if no longer readable
+  std::string cmdline;  // arguments separated by spaces, empty if not readable
+  std::string user;     // name of uid on this host, empty if it has none
   std::uint64_t cgroup_id = 0;
   std::string cgroup;        // path below the cgroup2 mount, empty if gone
+  std::string unit;          // systemd unit, container id and pod uid the path names, empty if none
+  std::string container_id;  // 64 hexadecimal digits
+  std::string pod_uid;       // with dashes, as the Kubernetes API shows it
   std::uint32_t length = 0;  // packet bytes, 0 for connect and sendmsg
   std::uint64_t socket_cookie = 0;
 

@@ -204,7 +204,15 @@ TEST(RecordJson, ReadsBackWhatItWrote) {
   set_comm(event, "gre \"x\"");
   auto r = make_record(event, {.collection = "c", .rule = "r", .fqdns = {"a.example"}});
   r.exe = "/usr/bin/gre";
+  r.cmdline = "gre -v";
+  r.user = "somebody";
   r.cgroup = "/x";
+  r.unit = "x.service";
+  r.container_id = std::string(64, 'a');
+  r.pod_uid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+  r.cname_chain = {"b.example", "c.example"};
+  r.count = 70000000000;
+  r.last_time = r.time + std::chrono::seconds(3);
   r.length = 9;
   r.socket_cookie = 5;
   const auto back = Record::from_json(r.to_json());
