@@ -1,6 +1,5 @@
 #include "daemon/daemon.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
@@ -25,10 +24,12 @@
 #include "control/server.h"
 #include "daemon/compiler.h"
 #include "daemon/file_watch.h"
+#include "daemon/grant_list.h"
 #include "daemon/learned_names.h"
 #include "daemon/local_addresses.h"
 #include "daemon/name_ids.h"
 #include "daemon/name_servers.h"
+#include "daemon/recorder.h"
 #include "daemon/rejudge.h"
 #include "daemon/rule_history.h"
 #include "daemon/status.h"
@@ -100,7 +101,7 @@ class DaemonImpl final : public Daemon {
   Result<void> start();
   Result<void> reload() override;
   void reopen_audit_log() override {
-    if (auto r = sink_->reopen(); !r) spdlog::error("{}", r.error().message);
+    if (auto r = recorder_->reopen(); !r) spdlog::error("{}", r.error().message);
   }
   [[nodiscard]] Result<void> outcome() const override {
     if (!attach_error_.empty()) return std::unexpected(Error::of(attach_error_));
@@ -142,16 +143,13 @@ class DaemonImpl final : public Daemon {
       std::span<const enforce::LearnedAddress> grants, BootTime now) const;
   std::vector<enforce::LearnedAddress> grants_for(const NameMatcher& names, const std::string& fqdn,
                                                   const net::IpAddress& address, BootTime expires);
-  void on_event(const egressd_event& event);
   void on_dns_event(std::span<const std::uint8_t> entry);
   void on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
                       std::span<const std::uint8_t> message);
-  void on_dns_denied(const egressd_dns_event& event, const std::string& question);
   [[nodiscard]] bool rightly_learned(const egressd_dns_event& event, const std::string& fqdn) const;
   AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);
   void keep_resolved();
-  void put_on_record(const audit::Record& record);
   void on_request(const control::Request& request, control::Responder& responder);
   void answer_list(control::Responder& responder);
   [[nodiscard]] StatusReport status_report();
@@ -201,8 +199,7 @@ class DaemonImpl final : public Daemon {
   BootTime settled_{0};
   // Names whose answers are too long for the kernel to learn from, newest last.
   std::deque<std::string> large_names_;
-  std::unique_ptr<audit::Sink> sink_;
-  control::Watchers watchers_;
+  std::unique_ptr<Recorder> recorder_;
   control::Watchers dns_watchers_;
   std::unique_ptr<control::Server> control_;
 };
@@ -634,13 +631,15 @@ Result<void> DaemonImpl::open_sink() {
   auto sink = options_.audit_log == "-" ? audit::JsonLinesSink::open_descriptor(STDOUT_FILENO)
                                         : audit::JsonLinesSink::open_file(options_.audit_log);
   if (!sink) return std::unexpected(std::move(sink.error()).context("audit log"));
-  sink_ = std::move(*sink);
+  recorder_ = std::make_unique<Recorder>(std::move(*sink), *cgroup_paths_, rule_history_, learned_);
   return {};
 }
 
 Result<void> DaemonImpl::open_events() {
-  auto reader = audit::EventReader::open(backend_->events_fd(),
-                                         [this](const egressd_event& event) { on_event(event); });
+  auto reader = audit::EventReader::open(backend_->events_fd(), [this](const egressd_event& event) {
+    ++seen_.denials;
+    recorder_->refused(event);
+  });
   if (!reader) return std::unexpected(std::move(reader.error()));
   events_ = std::move(*reader);
   auto watched =
@@ -714,7 +713,8 @@ void DaemonImpl::on_dns_event(std::span<const std::uint8_t> entry) {
       if (question) on_dns_learned(event, *question, message);
       break;
     case EGRESSD_DNS_EVENT_DENIED:
-      on_dns_denied(event, question ? question->name : std::string());
+      ++seen_.questions;
+      recorder_->question_refused(event, question ? question->name : std::string());
       break;
     case EGRESSD_DNS_EVENT_TOO_LARGE:
       if (question) on_dns_too_large(question->name);
@@ -769,35 +769,6 @@ AskedBy DaemonImpl::asked_by(const Asker& who) {
   return {who, who.cgroup_id == 0 ? "" : cgroup_paths_->find(who.cgroup_id).value_or("")};
 }
 
-void DaemonImpl::on_dns_denied(const egressd_dns_event& event, const std::string& question) {
-  ++seen_.questions;
-  egressd_event denied{};
-  denied.time_ns = event.time_ns;
-  denied.cgroup_id = event.cgroup_id;
-  denied.socket_cookie = event.socket_cookie;
-  denied.daddr = event.server;
-  denied.dport = htons(53);
-  denied.proto = event.proto;
-  denied.hook = EGRESSD_HOOK_PACKET;
-  denied.verdict = static_cast<std::uint8_t>(event.verdict);
-  denied.reason =
-      event.outcome == EGRESSD_DNS_DENIED_NAME || event.outcome == EGRESSD_DNS_DENIED_TYPE
-          ? EGRESSD_DENY_DNS_NAME
-          : EGRESSD_DENY_DNS_MALFORMED;
-  denied.generation = event.generation;
-  denied.rule_id = EGRESSD_NO_RULE;
-  denied.tgid = event.tgid;
-  denied.pid = event.pid;
-  denied.uid = event.uid;
-  denied.length = event.length;
-  std::copy(std::begin(event.comm), std::end(event.comm), denied.comm);
-  audit::RecordContext context;
-  if (!question.empty()) context.fqdns = {question};
-  context.cgroup2_mount = cgroup_paths_->mount();
-  context.cgroup_paths = cgroup_paths_.get();
-  put_on_record(audit::make_record(denied, context));
-}
-
 // The client has the answer already, truncated or over TCP: the addresses have to be in force by
 // the time it tries again. This agent's own question has the same answer, and may be judged too: it
 // must not lead to the next.
@@ -808,24 +779,6 @@ void DaemonImpl::on_dns_too_large(const std::string& name) {
     keep_resolved();
   }
   if (resolver_) resolver_->refresh(name, kAskLargeAgain);
-}
-
-void DaemonImpl::on_event(const egressd_event& event) {
-  ++seen_.denials;
-  audit::RecordContext context;
-  if (const auto* name = rule_history_.find(event.generation, event.rule_id)) {
-    context.collection = name->collection;
-    context.rule = name->rule;
-  }
-  context.fqdns = learned_.fqdns(address_of(event.daddr));
-  context.cgroup2_mount = cgroup_paths_->mount();
-  context.cgroup_paths = cgroup_paths_.get();
-  put_on_record(audit::make_record(event, context));
-}
-
-void DaemonImpl::put_on_record(const audit::Record& record) {
-  if (auto r = sink_->write(record); !r) spdlog::error("{}", r.error().message);
-  if (!watchers_.empty()) watchers_.broadcast(record.to_json());
 }
 
 Result<void> DaemonImpl::open_control() {
@@ -850,8 +803,10 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
     responder.send(control::ok_line());
     responder.keep_open();
     const auto dns = request.arguments.find("dns");
-    (dns != request.arguments.end() && dns->second == "true" ? dns_watchers_ : watchers_)
-        .add(responder);
+    if (dns != request.arguments.end() && dns->second == "true")
+      dns_watchers_.add(responder);
+    else
+      recorder_->watch(responder);
   } else if (request.command == "reload") {
     const auto r = reload();
     responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
@@ -875,73 +830,11 @@ void DaemonImpl::answer_list(control::Responder& responder) {
     return;
   }
   responder.send(control::ok_line());
-  // Made line by line as the client reads.
-  struct State {
-    std::vector<ListEntry> fixed;  // network rules
-    std::vector<enforce::LearnedAddress> grants;
-    std::deque<ListEntry> ready;
-    std::size_t next_fixed = 0, next_grant = 0;
-  };
-  auto state = std::make_shared<State>();
-  state->grants = std::move(*grants);
-  const auto rule_of = [this](std::uint32_t list) -> enforce::RuleSet::RuleName {
-    if (list >= compiled_.rules.lists.size() || compiled_.rules.lists[list].empty()) return {};
-    return compiled_.rules.rule_names[compiled_.rules.lists[list].front().rule_id];
-  };
-  for (const auto& [prefix, list] : compiled_.rules.prefixes) {
-    const auto rule = rule_of(list);
-    state->fixed.push_back(
-        {.address = prefix.is_host() ? prefix.address().to_string() : prefix.to_string(),
-         .fqdn = {},
-         .pattern = {},
-         .collection = rule.collection,
-         .rule = rule.rule,
-         .source = "policy",
-         .cname_chain = {},
-         .expires_in = std::nullopt,
-         .asked_by = std::nullopt});
-  }
-  std::map<std::uint32_t, std::uint32_t> list_of_name;
-  for (const auto& name : compiled_.rules.names) list_of_name[name.name_id] = name.list;
-
-  responder.stream([this, state, rule_of, list_of_name](std::string& line) {
-    while (state->ready.empty()) {
-      if (state->next_fixed < state->fixed.size()) {
-        state->ready.push_back(state->fixed[state->next_fixed++]);
-        break;
-      }
-      if (state->next_grant == state->grants.size()) return false;
-      const enforce::LearnedAddress& grant = state->grants[state->next_grant++];
-      const BootTime now = clock_.now();
-      const auto list = list_of_name.find(grant.name_id);
-      // Expired, or of a pattern the policy no longer has: not in force.
-      if (grant.expires <= now || list == list_of_name.end()) continue;
-      const auto rule = rule_of(list->second);
-      ListEntry entry{.address = grant.address.to_string(),
-                      .fqdn = {},
-                      .pattern = ids_->pattern_of(grant.name_id),
-                      .collection = rule.collection,
-                      .rule = rule.rule,
-                      .source = "earlier run",
-                      .cname_chain = {},
-                      .expires_in = std::chrono::duration_cast<seconds>(grant.expires - now),
-                      .asked_by = std::nullopt};
-      const auto origins = learned_.origins(grant.address, grant.name_id);
-      if (origins.empty()) state->ready.push_back(entry);
-      for (const LearnedNames::Origin& origin : origins) {
-        entry.fqdn = origin.fqdn;
-        entry.cname_chain = origin.cname_chain;
-        entry.source = origin.source == dns::Answer::Source::Resolver ? "resolver"
-                       : origin.source == dns::Answer::Source::Kernel ? "kernel"
-                                                                      : "proxy";
-        if (origin.source == dns::Answer::Source::Kernel) entry.asked_by = asked_by(origin.asker);
-        state->ready.push_back(entry);
-      }
-    }
-    line = to_json(state->ready.front());
-    state->ready.pop_front();
-    return true;
-  });
+  auto lines = std::make_shared<GrantList>(
+      GrantList::Sources{compiled_, *ids_, learned_, clock_,
+                         [this](const Asker& who) { return asked_by(who); }},
+      std::move(*grants));
+  responder.stream([lines](std::string& line) { return lines->next(line); });
 }
 
 StatusReport DaemonImpl::status_report() {
@@ -958,7 +851,7 @@ StatusReport DaemonImpl::status_report() {
   if (auto counters = backend_->counters()) report.counters = *counters;
   if (auto count = backend_->count_learned()) report.learned_entries = *count;
   report.resolver = resolver_->status();
-  report.audit_lost = sink_->lost();
+  report.audit_lost = recorder_->lost();
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
   if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
     report.warnings.push_back(
