@@ -30,6 +30,7 @@ Result<UniqueFd> signal_fd() {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) ::sigaddset(&set, signal);
   ::sigprocmask(SIG_BLOCK, &set, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGIO, SIG_IGN);  // of a lease that a writer wants back, see FileWatch
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) return std::unexpected(Error::from_errno("signalfd"));
   return fd;

@@ -65,6 +65,8 @@ constexpr std::size_t kEverything = kRingBytes / sizeof(egressd_dns_event);
 constexpr std::size_t kEveryDenial = kRingBytes / sizeof(egressd_event);
 // A policy is put in force anew for late answers no more often than this.
 constexpr seconds kSettleEvery{1};
+// Between a change of the policy file and reading it, and again while somebody writes it.
+constexpr std::chrono::milliseconds kPolicyDelay{10};
 
 net::IpAddress address_of(const egressd_addr& address) {
   net::IpAddress::Bytes bytes{};
@@ -87,8 +89,8 @@ class DaemonImpl final : public Daemon {
  public:
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
   ~DaemonImpl() override {
-    for (const auto timer :
-         {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_, settle_timer_})
+    for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
+                             settle_timer_, policy_timer_})
       loop_.cancel(timer);
     if (events_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
@@ -113,6 +115,7 @@ class DaemonImpl final : public Daemon {
     policy::Policy policy;
     std::string hash;  // fingerprint() of the bytes it was parsed from
   };
+  Result<PolicyFile> parse(const std::string& text);
   Result<PolicyFile> read_policy();
   // Compiles the policy as the next generation and puts it in force.
   Result<void> put_in_force(PolicyFile file);
@@ -124,6 +127,9 @@ class DaemonImpl final : public Daemon {
   void rejudge_learned();
   void settle_soon();
   void follow_resolv_conf();
+  void follow_policy_file();
+  // Puts it in force, or says in the log and in `status` why not.
+  Result<void> take_over(Result<PolicyFile> file);
   [[nodiscard]] std::string stub_alone_warning() const;
 
   Result<void> open_sink();
@@ -172,6 +178,9 @@ class DaemonImpl final : public Daemon {
   NameServers servers_;
   std::string servers_error_;  // why a change of resolv.conf is not followed; empty if it is
   std::unique_ptr<FileWatch> resolv_conf_watch_;
+  std::unique_ptr<FileWatch> policy_watch_;
+  std::string policy_seen_;  // hash of the file when it was last looked at; empty if not readable
+  EventLoop::TimerId policy_timer_ = 0;
   LearnedNames learned_;
   std::set<std::string> guarded_;  // "name -> address" already warned of
   std::unique_ptr<LocalAddresses> local_addresses_;
@@ -204,19 +213,24 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<control::Server> control_;
 };
 
-Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
-  const auto refused = [](const std::vector<policy::Diagnostic>& diagnostics) {
-    std::string all;
-    for (const policy::Diagnostic& d : diagnostics)
-      all += (all.empty() ? "" : "\n") + d.to_string();
-    return std::unexpected(Error::of(std::move(all)));
-  };
-  const auto text = policy::read_policy_file(options_.policy_path);
-  if (!text) return refused(text.error());
-  auto parsed = policy::parse_policy(*text, options_.policy_path, policy::TagCatalog::builtin());
+std::unexpected<Error> refused(const std::vector<policy::Diagnostic>& diagnostics) {
+  std::string all;
+  for (const policy::Diagnostic& d : diagnostics) all += (all.empty() ? "" : "\n") + d.to_string();
+  return std::unexpected(Error::of(std::move(all)));
+}
+
+Result<DaemonImpl::PolicyFile> DaemonImpl::parse(const std::string& text) {
+  auto parsed = policy::parse_policy(text, options_.policy_path, policy::TagCatalog::builtin());
   if (!parsed) return refused(parsed.error());
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
-  return PolicyFile{std::move(parsed->policy), fingerprint(*text)};
+  return PolicyFile{std::move(parsed->policy), fingerprint(text)};
+}
+
+Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
+  const auto text = policy::read_policy_file(options_.policy_path);
+  policy_seen_ = text ? fingerprint(*text) : "";
+  if (!text) return refused(text.error());
+  return parse(*text);
 }
 
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
@@ -412,6 +426,14 @@ Result<void> DaemonImpl::start() {
   else
     spdlog::warn("changes of {} are seen late: {}", options_.resolv_conf.conf,
                  watch.error().message);
+  // Before it is put in force: what changes from now on is seen.
+  auto policy_watch = FileWatch::open(
+      loop_, {options_.policy_path}, [this] { follow_policy_file(); }, kPolicyDelay);
+  if (policy_watch)
+    policy_watch_ = std::move(*policy_watch);
+  else
+    spdlog::warn("changes of {} are seen late: {}", options_.policy_path,
+                 policy_watch.error().message);
   if (auto r = put_in_force(std::move(*file)); !r) return r;
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
@@ -450,14 +472,35 @@ void DaemonImpl::attach() {
     loop_.stop();  // an agent that enforces nothing must not look alive
 }
 
-Result<void> DaemonImpl::reload() {
+Result<void> DaemonImpl::reload() { return take_over(read_policy()); }
+
+// A file that has been changed, if it is one: a pipe gives its bytes to whoever asks, and only a
+// request for it may wait for them.
+void DaemonImpl::follow_policy_file() {
+  loop_.cancel(std::exchange(policy_timer_, 0));
+  std::error_code ec;
+  const auto kind = std::filesystem::status(options_.policy_path, ec).type();
+  if (kind != std::filesystem::file_type::regular && kind != std::filesystem::file_type::not_found)
+    return;
+  if (FileWatch::is_being_written(options_.policy_path)) {
+    policy_timer_ = loop_.after(kPolicyDelay, [this] {
+      policy_timer_ = 0;
+      follow_policy_file();
+    });
+    return;
+  }
+  const auto text = policy::read_policy_file(options_.policy_path);
+  const std::string seen = text ? fingerprint(*text) : "";
+  if (seen == policy_seen_) return;
+  policy_seen_ = seen;
+  if (text && seen == policy_hash_ && reload_error_.empty()) return;
+  if (text) spdlog::info("{} has changed", options_.policy_path);
+  (void)take_over(text ? parse(*text) : refused(text.error()));
+}
+
+Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
   const auto old_generation = compiled_.rules.generation;
-  const auto work = [this]() -> Result<void> {
-    auto file = read_policy();
-    if (!file) return std::unexpected(std::move(file.error()));
-    return change_to(std::move(*file));
-  };
-  auto r = work();
+  auto r = file ? change_to(std::move(*file)) : Result<void>(std::unexpected(file.error()));
   reload_error_.clear();
   if (r) return r;
   if (compiled_.rules.generation != old_generation) {
@@ -528,6 +571,7 @@ std::string DaemonImpl::stub_alone_warning() const {
 
 void DaemonImpl::sweep() {
   follow_resolv_conf();  // should a change have gone unseen, or not have been possible
+  follow_policy_file();
   const BootTime now = clock_.now();
   if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);
   learned_.forget(now - kRememberExpired);

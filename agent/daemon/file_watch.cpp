@@ -1,11 +1,14 @@
 #include "daemon/file_watch.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 
@@ -23,10 +26,22 @@ constexpr int kMaxLinks = 8;
 }  // namespace
 
 Result<std::unique_ptr<FileWatch>> FileWatch::open(EventLoop& loop, std::vector<std::string> paths,
-                                                   std::function<void()> on_change) {
-  std::unique_ptr<FileWatch> watch(new FileWatch(loop, std::move(paths), std::move(on_change)));
+                                                   std::function<void()> on_change,
+                                                   std::chrono::milliseconds delay) {
+  std::unique_ptr<FileWatch> watch(
+      new FileWatch(loop, std::move(paths), std::move(on_change), delay));
   if (auto r = watch->arm(); !r) return std::unexpected(std::move(r.error()));
   return watch;
+}
+
+bool FileWatch::is_being_written(const std::string& path) {
+  // A read lease is refused with EAGAIN exactly then, and is given back at once.
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  struct stat st{};
+  if (!file || ::fstat(file.get(), &st) != 0 || !S_ISREG(st.st_mode)) return false;
+  if (::fcntl(file.get(), F_SETLEASE, F_RDLCK) != 0) return errno == EAGAIN;
+  ::fcntl(file.get(), F_SETLEASE, F_UNLCK);
+  return false;
 }
 
 FileWatch::~FileWatch() {
@@ -49,22 +64,31 @@ void FileWatch::add(const std::string& path) {
   // The file itself, wherever links and mounts lead: a directory does not tell of a file that is
   // mounted over one of its entries.
   ::inotify_add_watch(inotify_.get(), path.c_str(), kOfFile);
-  fs::path link = path;
-  for (int i = 0; i < kMaxLinks; ++i) {
-    fs::path entry = link;
-    int directory = -1;
-    // The nearest ancestor that is there.
-    while (directory < 0 && entry.has_relative_path()) {
-      directory = ::inotify_add_watch(inotify_.get(), entry.parent_path().c_str(), kOfDirectory);
-      if (directory >= 0)
-        names_.emplace(directory, entry.filename());
-      else
-        entry = entry.parent_path();
-    }
+  // And every entry the way to it depends on: each symbolic link (the kubelet swaps a directory by
+  // one), and the last name or the first that is not there yet.
+  fs::path rest = fs::absolute(path).lexically_normal().relative_path();
+  fs::path at = "/";
+  for (int links = 0; !rest.empty();) {
+    const fs::path name = *rest.begin();
+    const fs::path below = rest.lexically_relative(name);
+    const fs::path entry = at / name;
     std::error_code ec;
-    const fs::path target = fs::read_symlink(link, ec);
-    if (ec) return;
-    link = (link.parent_path() / target).lexically_normal();
+    const auto kind = fs::symlink_status(entry, ec).type();
+    const bool last = below.empty() || below == ".";
+    if (last || kind == fs::file_type::symlink || kind == fs::file_type::not_found) {
+      const int directory = ::inotify_add_watch(inotify_.get(), at.c_str(), kOfDirectory);
+      if (directory >= 0) names_.emplace(directory, name);
+    }
+    if (kind == fs::file_type::symlink && links++ < kMaxLinks) {
+      const fs::path target = fs::read_symlink(entry, ec);
+      if (ec) return;
+      rest = (last ? at / target : at / target / below).lexically_normal().relative_path();
+      at = "/";
+      continue;
+    }
+    if (last || kind == fs::file_type::not_found || kind == fs::file_type::none) return;
+    at = entry;
+    rest = below;
   }
 }
 
@@ -86,7 +110,7 @@ void FileWatch::on_event() {
     }
   }
   if (!matters || timer_ != 0) return;
-  timer_ = loop_.after(kDelay, [this] {
+  timer_ = loop_.after(delay_, [this] {
     timer_ = 0;
     // Before anybody reads: a change after that is another event. Without a watch there is still
     // this one call.

@@ -15,7 +15,11 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <span>
+#include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "enforce/cgroup.h"
@@ -118,6 +122,27 @@ std::uint64_t own_netns_cookie() {
   if (!socket || ::getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) != 0)
     return 0;
   return cookie;
+}
+
+// After each update the kernel waits until no program uses the old map any more
+// (maybe_wait_bpf_programs(), kernel/bpf/syscall.c), some 10 ms. All at once, they wait for the
+// same.
+Result<void> put_into(__u32 slot, std::span<const std::pair<bpf_map*, int>> outers) {
+  std::vector<int> errors(outers.size());
+  {
+    std::vector<std::jthread> calls;
+    for (std::size_t i = 0; i < outers.size(); ++i)
+      calls.emplace_back([&outers, &errors, slot, i] {
+        const auto& [outer, inner] = outers[i];
+        if (::bpf_map_update_elem(::bpf_map__fd(outer), &slot, &inner, BPF_ANY) != 0)
+          errors[i] = errno;
+      });
+  }
+  for (std::size_t i = 0; i < outers.size(); ++i)
+    if (errors[i] != 0)
+      return std::unexpected(Error::from_errno(
+          std::string("put a new map into ") + ::bpf_map__name(outers[i].first), errors[i]));
+  return {};
 }
 
 Result<UniqueFd> make_nodes(const NameTable& table) {
@@ -519,11 +544,7 @@ Result<void> BpfBackend::apply(const RuleSet& rules) {
       {skeleton_->maps.egressd_rules, rule_array->get()},
       {skeleton_->maps.egressd_names, name_array->get()},
   };
-  for (const auto& [outer, inner] : outers) {
-    if (::bpf_map_update_elem(::bpf_map__fd(outer), &slot, &inner, BPF_ANY) != 0)
-      return std::unexpected(
-          Error::from_errno(std::string("put a new map into ") + ::bpf_map__name(outer)));
-  }
+  if (auto r = put_into(slot, outers); !r) return r;
   if (auto r = set_resolvers(rules, slot); !r) return r;
 
   egressd_dns_config dns{};

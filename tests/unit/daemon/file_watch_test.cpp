@@ -1,6 +1,7 @@
 #include "daemon/file_watch.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include <filesystem>
@@ -86,6 +87,35 @@ TEST_F(FileWatchTest, LinksAreFollowedAndMayLeadElsewhere) {
   EXPECT_EQ(calls(), 1) << "the link itself";
   write(dir_ / "run/two", "c");
   EXPECT_EQ(calls(), 1) << "where it leads now";
+}
+
+TEST_F(FileWatchTest, LinkedDirectoriesMayBeSwapped) {
+  for (const char* version : {"..1", "..2"}) {
+    fs::create_directory(dir_ / version);
+    write(dir_ / version / "file", version);
+  }
+  fs::create_symlink("..1", dir_ / "..data");
+  fs::create_symlink("..data/file", dir_ / "file");
+  watch({dir_ / "file"});
+  EXPECT_TRUE(quiet());
+  fs::create_symlink("..2", dir_ / "..data_tmp");
+  fs::rename(dir_ / "..data_tmp", dir_ / "..data");
+  EXPECT_EQ(calls(), 1) << "nothing but the link has changed";
+  write(dir_ / "..1/file", "x");
+  EXPECT_TRUE(quiet());
+  write(dir_ / "..2/file", "x");
+  EXPECT_EQ(calls(), 1);
+}
+
+TEST_F(FileWatchTest, SeesThatSomebodyIsWriting) {
+  ::signal(SIGIO, SIG_IGN);
+  const auto file = dir_ / "file";
+  EXPECT_FALSE(FileWatch::is_being_written(file));
+  std::ofstream out(file);
+  out << "half" << std::flush;
+  EXPECT_TRUE(FileWatch::is_being_written(file));
+  out.close();
+  EXPECT_FALSE(FileWatch::is_being_written(file));
 }
 
 TEST_F(FileWatchTest, DirectoriesMayComeLater) {
