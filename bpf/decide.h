@@ -21,6 +21,8 @@
  *
  * Then mode: a refusal by 5 or 6 follows the rule's mode, one by 4 or 7 the policy's. In audit it
  * passes and `would_deny` says why it would not have.
+ *
+ * And break-glass: while it is open every refusal passes    EGRESSD_ALLOW_OPEN
  */
 #ifndef EGRESSD_DECIDE_H
 #define EGRESSD_DECIDE_H
@@ -68,20 +70,27 @@ static __always_inline int egressd_is_v4(const struct egressd_addr *a)
 	return w[0] == 0 && w[1] == 0 && w[2] == bpf_htonl(0xffff);
 }
 
-#define EGRESSD_WAKE_NS 10000000ULL
-
-static __always_inline void egressd_submit(struct egressd_event *e)
+/* True while break-glass is open: nothing may be refused. */
+static __always_inline int egressd_opened(void)
 {
-	__u64 flags = BPF_RB_NO_WAKEUP, *woken;
+	const struct egressd_open *open;
 	__u32 zero = 0;
 
-	woken = bpf_map_lookup_elem(&egressd_woken, &zero);
-	if (woken && e->time_ns - *woken > EGRESSD_WAKE_NS) {
-		*woken = e->time_ns;
-		flags = BPF_RB_FORCE_WAKEUP;
-	}
-	egressd_stat(EGRESSD_STAT_EVENTS_SENT);
-	bpf_ringbuf_submit(e, flags);
+	open = bpf_map_lookup_elem(&egressd_open, &zero);
+	return open && open->until_ns && bpf_ktime_get_boot_ns() < open->until_ns;
+}
+
+/*
+ * The last word on a refusal. What passes here must not be remembered in a socket: it is judged
+ * anew with each packet, so that it ends with the opening.
+ */
+static __always_inline void egressd_break_glass(struct egressd_verdict *v)
+{
+	if (v->allow || !egressd_opened())
+		return;
+	v->allow = 1;
+	v->would_deny = v->reason;
+	v->reason = EGRESSD_ALLOW_OPEN;
 }
 
 /* 127.0.0.0/8, ::1, and the unspecified address, which connect() takes for loopback. */

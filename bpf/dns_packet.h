@@ -151,6 +151,26 @@ static __always_inline void dns_identify(struct __sk_buff *skb, struct egressd_d
 	__builtin_memcpy(e->comm, st->comm, sizeof(e->comm));
 }
 
+static __always_inline __u32 dns_reason(__u32 outcome)
+{
+	return outcome == EGRESSD_DNS_DENIED_NAME || outcome == EGRESSD_DNS_DENIED_TYPE
+		       ? EGRESSD_DENY_DNS_NAME
+		       : EGRESSD_DENY_DNS_MALFORMED;
+}
+
+static __always_inline void dns_lost(__u32 kind, __u32 outcome)
+{
+	__u32 reason = dns_reason(outcome);
+	__u64 *n;
+
+	dns_count(EGRESSD_DNS_EVENTS_LOST);
+	if (kind != EGRESSD_DNS_EVENT_DENIED)
+		return;
+	n = bpf_map_lookup_elem(&egressd_lost, &reason);
+	if (n)
+		*n += 1;
+}
+
 /*
  * Sends s->event and the message behind it. Records that can wait do not wake the reader until a
  * quarter of the buffer is in use: waking costs more than learning. The agent reads on a timer.
@@ -187,7 +207,7 @@ static __always_inline void dns_report(struct __sk_buff *skb, struct dns_scratch
 	/* Half of the buffer is for what the agent has to know: refusals are counted anyway. */
 	if (kind == EGRESSD_DNS_EVENT_DENIED &&
 	    bpf_ringbuf_query(&egressd_devents, BPF_RB_AVAIL_DATA) > 1 << 19) {
-		dns_count(EGRESSD_DNS_EVENTS_LOST);
+		dns_lost(kind, outcome);
 		return;
 	}
 	flags = BPF_RB_NO_WAKEUP;
@@ -196,7 +216,7 @@ static __always_inline void dns_report(struct __sk_buff *skb, struct dns_scratch
 		flags = BPF_RB_FORCE_WAKEUP;
 	if (bpf_ringbuf_output(&egressd_devents, e,
 			       sizeof(*e) + DNS_BOUND(n, 2 * EGRESSD_DNS_MSG_MAX - 1), flags))
-		dns_count(EGRESSD_DNS_EVENTS_LOST);
+		dns_lost(kind, outcome);
 }
 
 /* A question that may not leave: dropped and recorded, or only recorded, as the filter says. */
@@ -204,7 +224,7 @@ __weak __noinline int dns_refuse(struct __sk_buff *skb, __u32 slot, __u32 outcom
 {
 	struct dns_scratch *s = dns_work(EGRESSD_DNS_OUT);
 	const struct egressd_dns_config *cfg = bpf_map_lookup_elem(&egressd_dconfig, &slot);
-	__u32 reason = EGRESSD_DENY_DNS_MALFORMED;
+	__u32 reason = dns_reason(outcome);
 	__u64 *n;
 
 	if (!s || !cfg)
@@ -215,14 +235,12 @@ __weak __noinline int dns_refuse(struct __sk_buff *skb, __u32 slot, __u32 outcom
 	}
 	s->learned_count = 0;
 	s->min_ttl = 0;
-	if (cfg->filter == EGRESSD_DNS_FILTER_AUDIT) {
+	if (cfg->filter == EGRESSD_DNS_FILTER_AUDIT || egressd_opened()) {
 		dns_count(EGRESSD_DNS_WOULD_DENY);
 		dns_report(skb, s, EGRESSD_DNS_EVENT_DENIED, outcome, EGRESSD_ACTION_ALLOW, proto);
 		return DNS_PASS;
 	}
 	dns_count(outcome);
-	if (outcome == EGRESSD_DNS_DENIED_NAME || outcome == EGRESSD_DNS_DENIED_TYPE)
-		reason = EGRESSD_DENY_DNS_NAME;
 	n = bpf_map_lookup_elem(&egressd_counts, &reason);
 	if (n)
 		*n += 1;

@@ -50,6 +50,7 @@ enum egressd_reason {
 	EGRESSD_ALLOW_INBOUND,		/* reply on a connection the other side opened */
 	EGRESSD_ALLOW_KERNEL, /* the kernel's own reply: RST, TIME_WAIT ACK, ICMP error, NDP */
 	EGRESSD_ALLOW_AUDIT,  /* would have been denied; mode audit lets it pass */
+	EGRESSD_ALLOW_OPEN,   /* would have been denied; break-glass is open */
 
 	EGRESSD_DENY_NO_POLICY = 16, /* no generation is in force yet */
 	EGRESSD_DENY_DEFAULT,	     /* no rule knows this address */
@@ -74,8 +75,9 @@ static inline int egressd_reason_is_deny(__u32 reason)
 /* Things that are counted but are no verdict. Slots of egressd_stats. */
 enum egressd_stat {
 	EGRESSD_STAT_EVENTS_SENT = 0, /* events put into the ring buffer */
-	EGRESSD_STAT_EVENTS_LOST,     /* denials without an event: ring buffer full */
-	EGRESSD_STAT_STORAGE_FAILED,  /* no memory for socket storage; judged per packet instead */
+	EGRESSD_STAT_EVENTS_LOST, /* denials neither sent nor counted in a tally: no room in either;
+				     egressd_lost has them by reason */
+	EGRESSD_STAT_STORAGE_FAILED, /* no memory for socket storage; judged per packet instead */
 	EGRESSD_STAT_MAX = 16,
 };
 
@@ -247,6 +249,49 @@ struct egressd_event {
 EGRESSD_ASSERT_SIZE(struct egressd_event, 112);
 
 #define EGRESSD_NO_RULE 0xffffffffu
+
+/*
+ * Denials that repeat: the first has an event, the others are counted here, in a hash map that
+ * egressd_tally points to. The agent reads what it points to after it has made it point elsewhere:
+ * the kernel waits until no program uses the old one, so no count is missed or told twice.
+ */
+struct egressd_tally_key {
+	struct egressd_addr daddr;
+	__u64 cgroup_id;
+	__u32 tgid;
+	__u32 reason;
+	__be16 dport;
+	__u8 proto;
+	__u8 hook;
+	__u8 verdict;
+	__u8 family;
+	__u8 pad[2];
+};
+EGRESSD_ASSERT_SIZE(struct egressd_tally_key, 40);
+
+struct egressd_tally {
+	struct egressd_event event; /* the first; not counted here */
+	__u64 count;		    /* those after it */
+	__u64 bytes;		    /* of their packets, from the IP header */
+	__u64 first_ns;		    /* of those counted */
+	__u64 last_ns;
+};
+EGRESSD_ASSERT_SIZE(struct egressd_tally, 144);
+
+/*
+ * egressd_open[0]: break-glass. Before until_ns nothing is refused; what would have been is
+ * recorded, and judged anew with each packet. Written by egressctl, needs no agent. Zeroed: closed.
+ */
+#define EGRESSD_OPEN_REASON_LEN 160
+
+struct egressd_open {
+	__u64 until_ns;
+	__u64 since_ns; /* when it was written */
+	__u32 uid;	/* by whom (SUDO_UID if there is one) */
+	__u32 pad;
+	__u8 reason[EGRESSD_OPEN_REASON_LEN]; /* theirs, UTF-8, padded with zeros */
+};
+EGRESSD_ASSERT_SIZE(struct egressd_open, 184);
 
 /*
  * ---- DNS: questions judged and answers learned by egressd_dns_out/in (bpf/dns.md) ----

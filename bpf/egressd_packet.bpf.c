@@ -15,6 +15,7 @@
 #include "egressd_abi.h"
 #include "maps.h"
 #include "packet.h"
+#include "record.h"
 
 #define EGRESSD_DROP	    0
 #define EGRESSD_PASS	    1
@@ -130,13 +131,10 @@ static __always_inline void egressd_report(struct __sk_buff *skb, const struct e
 					   const struct egressd_verdict *v,
 					   const struct egressd_packet *p)
 {
-	struct egressd_event *e = bpf_ringbuf_reserve(&egressd_events, sizeof(*e), 0);
+	struct egressd_tally t;
+	struct egressd_event *e = &t.event;
 
-	if (!e) {
-		egressd_stat(EGRESSD_STAT_EVENTS_LOST);
-		return;
-	}
-	__builtin_memset(e, 0, sizeof(*e));
+	__builtin_memset(&t, 0, sizeof(t));
 	e->time_ns = bpf_ktime_get_boot_ns();
 	e->cgroup_id = bpf_skb_cgroup_id(skb);
 	e->socket_cookie = bpf_get_socket_cookie(skb);
@@ -160,7 +158,7 @@ static __always_inline void egressd_report(struct __sk_buff *skb, const struct e
 		e->pid = st->pid;
 		__builtin_memcpy(e->comm, st->comm, sizeof(e->comm));
 	}
-	egressd_submit(e);
+	egressd_record(&t);
 }
 
 SEC("cgroup_skb/egress")
@@ -259,11 +257,14 @@ int egressd_egress(struct __sk_buff *skb)
 		}
 	}
 
+	egressd_break_glass(&v);
 	egressd_count(v.reason);
 	if (!v.allow || v.would_deny)
 		egressd_report(skb, st, &v, &p);
 	if (!v.allow)
 		return EGRESSD_DROP;
+	if (v.reason == EGRESSD_ALLOW_OPEN)
+		return EGRESSD_PASS;
 
 	/* Raw and ping sockets are judged per packet; their storage would mean little. */
 	if (full && ((type == EGRESSD_SOCK_STREAM && p.proto == IPPROTO_TCP) ||

@@ -13,6 +13,7 @@
 #include "decide.h"
 #include "egressd_abi.h"
 #include "maps.h"
+#include "record.h"
 
 #ifndef AF_INET
 #define AF_INET	 2
@@ -38,14 +39,11 @@ static __always_inline void egressd_report_addr(struct bpf_sock_addr *ctx,
 						const struct egressd_addr *a, __u32 proto,
 						__u32 hook)
 {
-	struct egressd_event *e = bpf_ringbuf_reserve(&egressd_events, sizeof(*e), 0);
+	struct egressd_tally t;
+	struct egressd_event *e = &t.event;
 	__u64 pid_tgid;
 
-	if (!e) {
-		egressd_stat(EGRESSD_STAT_EVENTS_LOST);
-		return;
-	}
-	__builtin_memset(e, 0, sizeof(*e));
+	__builtin_memset(&t, 0, sizeof(t));
 	pid_tgid = bpf_get_current_pid_tgid();
 	e->time_ns = bpf_ktime_get_boot_ns();
 	e->cgroup_id = bpf_get_current_cgroup_id();
@@ -64,7 +62,7 @@ static __always_inline void egressd_report_addr(struct bpf_sock_addr *ctx,
 	e->pid = (__u32)pid_tgid;
 	e->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
-	egressd_submit(e);
+	egressd_record(&t);
 }
 
 /*
@@ -173,6 +171,7 @@ static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 	    egressd_may_be_own(a, netns_cookie))
 		undecided |= egressd_is_listened_on(ctx, a, proto, dport);
 	if (!undecided) {
+		egressd_break_glass(&v);
 		egressd_count(v.reason);
 		if (!v.allow || v.would_deny)
 			egressd_report_addr(ctx, &v, a, proto, hook);
@@ -183,8 +182,12 @@ static __always_inline int egressd_judge_addr(struct bpf_sock_addr *ctx,
 	if (!st && sk)
 		st = bpf_sk_storage_get(&egressd_socks, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (st) {
-		/* A local destination says nothing of the source: the packet hook looks at both. */
-		if (undecided || v.reason == EGRESSD_ALLOW_LOOPBACK)
+		/*
+		 * A local destination says nothing of the source: the packet hook looks at both.
+		 * And what passes by break-glass is judged anew each time.
+		 */
+		if (undecided || v.reason == EGRESSD_ALLOW_LOOPBACK ||
+		    v.reason == EGRESSD_ALLOW_OPEN)
 			v.generation = 0; /* no verdict: only who asked, for the packet's record */
 		egressd_remember(st, &v, a, proto, dport);
 		egressd_identify(st);

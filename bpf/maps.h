@@ -184,6 +184,59 @@ struct {
 	__type(value, __u64);
 } egressd_peers EGRESSD_MAP;
 
+/* Break-glass. Written by egressctl. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct egressd_open);
+} egressd_open EGRESSD_MAP;
+
+/*
+ * Denials that repeat, see struct egressd_tally: two maps of which one is written to by the
+ * programs and the other read by the agent. Allocated ahead, 1.8 MB each, so that a flood takes
+ * no memory. Full: what is new has an event each time.
+ */
+#define EGRESSD_TALLY_MAX 8192
+
+struct egressd_tally_inner {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EGRESSD_TALLY_MAX);
+	__uint(key_size, sizeof(struct egressd_tally_key));
+	__uint(value_size, sizeof(struct egressd_tally));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EGRESSD_TALLY_MAX);
+	__type(key, struct egressd_tally_key);
+	__type(value, struct egressd_tally);
+} egressd_tally0 EGRESSD_MAP, egressd_tally1 EGRESSD_MAP;
+
+/* Which of the two is written to. Written by the agent. Empty: every denial has an event. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct egressd_tally_inner);
+} egressd_tally EGRESSD_MAP;
+
+/* Denials of which there is neither event nor count, by enum egressd_reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, EGRESSD_REASON_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} egressd_lost EGRESSD_MAP;
+
+/* How many of them have a gap record. Written by the agent only, for the one after it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EGRESSD_REASON_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} egressd_gaps EGRESSD_MAP;
+
 /* Denial records to the agent, 1 MiB = about 8700. Full: lost events are counted, verdicts stand.
  */
 struct {

@@ -31,6 +31,8 @@ Names look_up(std::uint32_t reason) {
       return {"kernel", "the kernel's own answer, with no process behind it"};
     case EGRESSD_ALLOW_AUDIT:
       return {"audit", "would have been denied, passed because of audit mode"};
+    case EGRESSD_ALLOW_OPEN:
+      return {"break_glass", "would have been denied, passed because break-glass is open"};
     case EGRESSD_DENY_NO_POLICY:
       return {"no_policy", "no policy is in force yet"};
     case EGRESSD_DENY_DEFAULT:

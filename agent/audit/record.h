@@ -58,7 +58,7 @@ struct Record {
   std::string unit;          // systemd unit, container id and pod uid the path names, empty if none
   std::string container_id;  // 64 hexadecimal digits
   std::string pod_uid;       // with dashes, as the Kubernetes API shows it
-  std::uint32_t length = 0;  // packet bytes, 0 for connect and sendmsg
+  std::uint64_t length = 0;  // packet bytes of all it stands for, 0 for connect and sendmsg
   std::uint64_t socket_cookie = 0;
 
   // One line of JSON without the newline; bytes that are not UTF-8 are replaced.

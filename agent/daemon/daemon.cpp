@@ -55,6 +55,7 @@ constexpr seconds kRememberExpired{600};
 
 // Answers wait this long at most before `list` and records know their names.
 constexpr std::chrono::milliseconds kReadDnsEvery{100};
+constexpr seconds kTallyEvery{1};
 constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESSD_WAKE_NS
 constexpr std::size_t kMaxLargeNames = 256;
 constexpr seconds kAskLargeAgain{5};
@@ -90,7 +91,7 @@ class DaemonImpl final : public Daemon {
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
   ~DaemonImpl() override {
     for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
-                             settle_timer_, policy_timer_})
+                             settle_timer_, policy_timer_, tally_timer_})
       loop_.cancel(timer);
     if (events_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
@@ -138,6 +139,7 @@ class DaemonImpl final : public Daemon {
   void read_dns_events(std::size_t max);
   void drain_events();
   void drain_dns_events();
+  void drain_tally();
   Result<void> open_control();
   void attach_when_ready();
   void attach();
@@ -204,6 +206,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<audit::RingReader> dns_events_;
   EventLoop::TimerId events_timer_ = 0;
   EventLoop::TimerId dns_timer_ = 0;
+  EventLoop::TimerId tally_timer_ = 0;
   EventLoop::TimerId settle_timer_ = 0;
   BootTime settled_{0};
   // Names whose answers are too long for the kernel to learn from, newest last.
@@ -701,6 +704,8 @@ Result<void> DaemonImpl::open_events() {
   if (!watched) return watched;
   if (adopted_) {
     if (auto r = read_what_waits(); !r) return r;
+  } else {
+    drain_tally();
   }
   drain_dns_events();
   return {};
@@ -714,6 +719,7 @@ Result<void> DaemonImpl::read_what_waits() {
     if (!polled) return std::unexpected(std::move(polled.error()));
     taken = *polled;
   }
+  drain_tally();
   meanwhile_ = seen_;
   spdlog::info(
       "while no agent was running: {} denials, {} refused DNS questions, {} DNS answers learned "
@@ -734,6 +740,16 @@ void DaemonImpl::drain_events() {
       drain_events();
     });
   }
+}
+
+// What repeats is counted by the kernel. Its first is read before: that is how it comes on record.
+void DaemonImpl::drain_tally() {
+  const auto repeated = [this](const egressd_tally& tally) {
+    seen_.denials += tally.count;
+    recorder_->refused_again(tally);
+  };
+  if (auto r = backend_->drain_tally(repeated); !r) spdlog::error("{}", r.error().message);
+  tally_timer_ = loop_.after(kTallyEvery, [this] { drain_tally(); });
 }
 
 void DaemonImpl::read_dns_events(std::size_t max) {

@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 
 namespace egressd::daemon {
@@ -15,7 +16,7 @@ audit::RecordContext Recorder::context() const {
   return context;
 }
 
-void Recorder::refused(const egressd_event& event) {
+audit::Record Recorder::record_of(const egressd_event& event) const {
   audit::RecordContext known = context();
   if (const auto* name = rules_.find(event.generation, event.rule_id)) {
     known.collection = name->collection;
@@ -24,7 +25,21 @@ void Recorder::refused(const egressd_event& event) {
   net::IpAddress::Bytes destination{};
   std::ranges::copy(event.daddr.addr, destination.begin());
   known.fqdns = names_.fqdns(net::IpAddress(destination));
-  put(audit::make_record(event, known));
+  return audit::make_record(event, known);
+}
+
+void Recorder::refused(const egressd_event& event) { put(record_of(event)); }
+
+void Recorder::refused_again(const egressd_tally& tally) {
+  egressd_event event = tally.event;
+  event.time_ns = tally.first_ns;
+  audit::Record record = record_of(event);
+  record.count = tally.count;
+  if (tally.count > 1)
+    record.last_time = record.time + std::chrono::duration_cast<std::chrono::microseconds>(
+                                         std::chrono::nanoseconds(tally.last_ns - tally.first_ns));
+  record.length = tally.bytes;
+  put(record);
 }
 
 void Recorder::question_refused(const egressd_dns_event& event, const std::string& name) {

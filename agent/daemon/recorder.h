@@ -23,6 +23,8 @@ class Recorder {
       : sink_(std::move(sink)), cgroups_(cgroups), rules_(rules), names_(names) {}
 
   void refused(const egressd_event& event);
+  // The same again, `tally.count` times.
+  void refused_again(const egressd_tally& tally);
   // A DNS question; `name` is empty if it could not be read.
   void question_refused(const egressd_dns_event& event, const std::string& name);
 
@@ -34,6 +36,7 @@ class Recorder {
 
  private:
   [[nodiscard]] audit::RecordContext context() const;
+  [[nodiscard]] audit::Record record_of(const egressd_event& event) const;
   void put(const audit::Record& record);
 
   std::unique_ptr<audit::Sink> sink_;

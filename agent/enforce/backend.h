@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "bpf/egressd_abi.h"
+#include "enforce/break_glass.h"
 #include "enforce/rule_set.h"
 
 namespace egressd::enforce {
@@ -74,6 +75,16 @@ class Backend {
 
   // The host's own addresses: reachable without a rule.
   virtual Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) = 0;
+
+  // Denials that repeat have no event each; `visit` is told how many there were since the last call
+  // (`count`, and `event` is the first). Each is told exactly once, or again if the agent ends
+  // meanwhile.
+  virtual Result<void> drain_tally(const std::function<void(const egressd_tally&)>& visit) = 0;
+  // Denials of which there is neither event nor count, likewise.
+  virtual Result<void> drain_lost(
+      const std::function<void(std::uint32_t reason, std::uint64_t count)>& visit) = 0;
+  // Break-glass, as the kernel has it: over if `until` has passed.
+  virtual Result<Opening> opening() = 0;
 
   virtual Result<Counters> counters() = 0;
   virtual std::vector<LayerStatus> layers() = 0;

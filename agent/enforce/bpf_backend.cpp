@@ -14,6 +14,8 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <numeric>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -26,6 +28,7 @@
 #include "enforce/links.h"
 #include "enforce/live_sockets.h"
 #include "enforce/name_table.h"
+#include "enforce/tally.h"
 
 namespace egressd::enforce {
 namespace {
@@ -185,6 +188,12 @@ class BpfBackend final : public Backend {
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override;
   Result<void> forget_learned() override;
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) override;
+  Result<void> drain_tally(const std::function<void(const egressd_tally&)>& visit) override {
+    return tally_->drain(visit);
+  }
+  Result<void> drain_lost(
+      const std::function<void(std::uint32_t reason, std::uint64_t count)>& visit) override;
+  Result<Opening> opening() override;
   Result<Counters> counters() override;
   std::vector<LayerStatus> layers() override;
   [[nodiscard]] int events_fd() const override {
@@ -221,6 +230,7 @@ class BpfBackend final : public Backend {
   BpfOptions options_;
   egressd_bpf* skeleton_ = nullptr;
   Result<std::unique_ptr<LiveSockets>> live_;
+  std::optional<Tally> tally_;
   UniqueFd cgroup_;
   std::uint64_t cgroup_id_ = 0;
   std::string instance_;
@@ -305,6 +315,12 @@ Result<void> BpfBackend::open() {
     return ::bpf_object__find_map_fd_by_name(skeleton_->obj, name.c_str());
   });
   if (!live_) live_ = std::unexpected(log.error(live_.error()));
+
+  auto tally = Tally::open(::bpf_map__fd(skeleton_->maps.egressd_tally),
+                           ::bpf_map__fd(skeleton_->maps.egressd_tally0),
+                           ::bpf_map__fd(skeleton_->maps.egressd_tally1));
+  if (!tally) return std::unexpected(std::move(tally.error()));
+  tally_ = std::move(*tally);
 
   bpf_map_info info{};
   __u32 length = sizeof(info);
@@ -786,25 +802,51 @@ Result<void> BpfBackend::set_local_addresses(std::span<const net::IpAddress> add
   return {};
 }
 
-Result<Counters> BpfBackend::counters() {
+// Sums of a per-CPU array.
+Result<void> read_sums(bpf_map* map, std::span<std::uint64_t> into) {
   const int cpus = ::libbpf_num_possible_cpus();
   if (cpus < 0) return std::unexpected(Error::from_errno("count CPUs", -cpus));
   std::vector<std::uint64_t> per_cpu(static_cast<std::size_t>(cpus));
-  const auto read = [&](bpf_map* map, std::span<std::uint64_t> into) -> Result<void> {
-    for (__u32 i = 0; i < into.size(); ++i) {
-      if (::bpf_map_lookup_elem(::bpf_map__fd(map), &i, per_cpu.data()) != 0)
-        return std::unexpected(Error::from_errno(std::string("read map ") + ::bpf_map__name(map)));
-      into[i] = 0;
-      for (const std::uint64_t n : per_cpu) into[i] += n;
-    }
-    return {};
-  };
+  for (__u32 i = 0; i < into.size(); ++i) {
+    if (::bpf_map_lookup_elem(::bpf_map__fd(map), &i, per_cpu.data()) != 0)
+      return std::unexpected(Error::from_errno(std::string("read map ") + ::bpf_map__name(map)));
+    into[i] = std::accumulate(per_cpu.begin(), per_cpu.end(), std::uint64_t{0});
+  }
+  return {};
+}
+
+Result<void> BpfBackend::drain_lost(
+    const std::function<void(std::uint32_t reason, std::uint64_t count)>& visit) {
+  std::array<std::uint64_t, EGRESSD_REASON_MAX> lost{};
+  if (auto r = read_sums(skeleton_->maps.egressd_lost, lost); !r) return r;
+  const int gaps = ::bpf_map__fd(skeleton_->maps.egressd_gaps);
+  for (__u32 reason = 0; reason < lost.size(); ++reason) {
+    std::uint64_t told = 0;
+    if (::bpf_map_lookup_elem(gaps, &reason, &told) != 0)
+      return std::unexpected(Error::from_errno("read map egressd_gaps"));
+    if (lost[reason] == told) continue;
+    visit(reason, lost[reason] - told);
+    if (::bpf_map_update_elem(gaps, &reason, &lost[reason], BPF_ANY) != 0)
+      return std::unexpected(Error::from_errno("write map egressd_gaps"));
+  }
+  return {};
+}
+
+Result<Opening> BpfBackend::opening() {
+  const __u32 zero = 0;
+  egressd_open value{};
+  if (::bpf_map_lookup_elem(::bpf_map__fd(skeleton_->maps.egressd_open), &zero, &value) != 0)
+    return std::unexpected(Error::from_errno("read map egressd_open"));
+  return Opening::from(value);
+}
+
+Result<Counters> BpfBackend::counters() {
   Counters counters;
-  if (auto r = read(skeleton_->maps.egressd_counts, counters.reasons); !r)
+  if (auto r = read_sums(skeleton_->maps.egressd_counts, counters.reasons); !r)
     return std::unexpected(r.error());
-  if (auto r = read(skeleton_->maps.egressd_stats, counters.stats); !r)
+  if (auto r = read_sums(skeleton_->maps.egressd_stats, counters.stats); !r)
     return std::unexpected(r.error());
-  if (auto r = read(skeleton_->maps.egressd_dstats, counters.dns); !r)
+  if (auto r = read_sums(skeleton_->maps.egressd_dstats, counters.dns); !r)
     return std::unexpected(r.error());
   return counters;
 }
