@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <map>
 #include <ostream>
 
 #include "cli/commands.h"
@@ -24,6 +25,8 @@ int run(int argc, const char* const* argv, Streams io) {
   std::string cloud;
   std::vector<std::string> destinations;
   std::uint64_t count = 0;
+  long long duration = 0;  // seconds
+  std::string reason;
 
   const auto add = [&](CLI::App& parent, const char* command, const char* text) {
     auto* sub = parent.add_subcommand(command, text);
@@ -34,6 +37,9 @@ int run(int argc, const char* const* argv, Streams io) {
     auto* sub = add(app, command, text);
     sub->add_option("--socket", socket, "Control socket of the daemon")->capture_default_str();
     return sub;
+  };
+  const auto add_bpffs = [&](CLI::App* sub) {
+    sub->add_option("--bpffs", bpffs, "Where the programs are pinned")->capture_default_str();
   };
   const auto add_cloud = [&](CLI::App* sub) {
     sub->add_option("--cloud", cloud, "Only what this cloud opens")
@@ -66,10 +72,21 @@ int run(int argc, const char* const* argv, Streams io) {
   watch_command->add_flag("--dns", dns,
                           "Instead, the names and addresses the kernel learns from DNS answers");
   watch_command->add_option("--count", count, "Stop after so many");
+  auto* open_command = add(
+      app, "open", "Break-glass: refuse nothing for a time, only record. Works without a daemon");
+  open_command->add_option("--for", duration, "How long: 90s, 15m, 2h; a day at most")
+      ->transform(
+          CLI::AsNumberWithUnit(std::map<std::string, long long>{{"s", 1}, {"m", 60}, {"h", 3600}},
+                                CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"))
+      ->check(CLI::Range(1LL, 86400LL))
+      ->required();
+  open_command->add_option("--reason", reason, "Why, for the record")->required();
+  add_bpffs(open_command);
+  auto* close_command = add(app, "close", "End what `open` began. Works without a daemon");
+  add_bpffs(close_command);
   auto* detach_command = add_daemon(
       "detach", "End enforcement: remove all of egressd from the kernel. Works without a daemon");
-  detach_command->add_option("--bpffs", bpffs, "Where the programs are pinned")
-      ->capture_default_str();
+  add_bpffs(detach_command);
 
   try {
     app.parse(argc, argv);
@@ -85,6 +102,8 @@ int run(int argc, const char* const* argv, Streams io) {
   if (status_command->parsed()) return status(daemon, io);
   if (list_command->parsed()) return list(daemon, io);
   if (watch_command->parsed()) return watch(daemon, dns, count, io);
+  if (open_command->parsed()) return open(bpffs, std::chrono::seconds(duration), reason, json, io);
+  if (close_command->parsed()) return close(bpffs, json, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);
   return kUsage;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <iosfwd>
 #include <optional>
@@ -35,6 +36,10 @@ int status(const DaemonOptions& options, Streams io);
 int list(const DaemonOptions& options, Streams io);
 // Denials, or with `dns` what DNS answers teach. `count`: stop after so many; 0 = never.
 int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams io);
+// Break-glass, on the pinned maps: needs no daemon. `reason` is cut to enforce::kMaxOpenReason.
+int open(const std::string& bpffs_dir, std::chrono::seconds duration, const std::string& reason,
+         bool json, Streams io);
+int close(const std::string& bpffs_dir, bool json, Streams io);
 // Asks the daemon; if none answers, removes the pins under `bpffs_dir` itself.
 int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams io);
 

@@ -912,6 +912,13 @@ StatusReport DaemonImpl::status_report() {
   if (auto count = backend_->count_learned()) report.learned_entries = *count;
   report.resolver = resolver_->status();
   report.audit_lost = recorder_->lost();
+  if (const auto opening = backend_->opening(); opening && opening->is_open(clock_.now())) {
+    report.open_for = std::chrono::ceil<seconds>(opening->until - clock_.now());
+    report.warnings.push_back("OPEN by break-glass: nothing is refused for another " +
+                              std::to_string(report.open_for.count()) +
+                              " s; `egressctl close` ends it (opened by uid " +
+                              std::to_string(opening->uid) + ": " + opening->reason + ")");
+  }
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
   if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
     report.warnings.push_back(

@@ -129,6 +129,7 @@ std::string to_json(const StatusReport& report) {
     json["meanwhile"] = {{"denials", report.meanwhile.denials},
                          {"learned", report.meanwhile.learned},
                          {"questions", report.meanwhile.questions}};
+  json["open_for_seconds"] = report.open_for.count();
   json["learned_entries"] = report.learned_entries;
   json["layers"] = nlohmann::json::array();
   for (const auto& layer : report.layers)

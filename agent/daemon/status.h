@@ -41,6 +41,7 @@ struct StatusReport {
   std::size_t learned_entries = 0;
   std::vector<dns::Resolver::NameStatus> resolver;
   std::uint64_t audit_lost = 0;
+  std::chrono::seconds open_for{0};  // break-glass: for how long yet; 0: closed
   std::vector<std::string> warnings;
 };
 

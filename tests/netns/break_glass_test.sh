@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Break-glass: for a time nothing is refused but all of it recorded, with and without an agent, and
+# it ends by itself in the kernel.
+set -euo pipefail
+cd "$(dirname "$0")"
+source ./sandbox.sh
+
+sandbox_up
+listen tcp 22
+listen udp 22
+dns_set elsewhere.example 198.51.100.9
+write_policy <<END
+version: 1
+mode: enforce
+dns:
+  servers: [$DNS4]
+collections:
+  - name: net
+    priority: 200
+    action: allow
+    rules:
+      - {name: one host, addresses: [203.0.113.5], ports: [22], protocols: [tcp]}
+END
+start_egressd "$POLICY"
+glass() { on_client "$EGRESSCTL" "$@" --bpffs "$SANDBOX_BPFFS"; }
+refused_all() {
+  expect_ok "$1: what the policy allows" tcp 203.0.113.5 22
+  expect_errno EPERM default_deny "$1: what it does not" tcp 198.51.100.9 22
+  expect_errno EPERM default_deny "$1: not by UDP either" udp 198.51.100.9 22
+  expect_unasked "$2" "$1"
+}
+passes_all() {
+  expect_ok "$1: what the policy allows" tcp 203.0.113.5 22
+  expect_ok "$1: what it does not" tcp 198.51.100.9 22
+  expect_ok "$1: by UDP" udp 198.51.100.9 22
+  expect_ok "$1: by name" resolve elsewhere.example 22
+  expect_ok "$1: a raw socket" icmp 198.51.100.9 0
+}
+
+refused_all "closed" one.example
+check "opens" glass open --for 10m --reason "job 17 hangs"
+passes_all "open"
+opened() { ctl status | grep -q 'OPEN by break-glass.*uid 0: job 17 hangs'; }
+check "status says so, and why" opened
+check "what passed is counted" test "$(status_number break_glass)" -ge 4
+recorded() { grep -q '"verdict":"would_deny","reason":"default_deny".*"destination":"198.51.100.9","port":22' "$SANDBOX_AUDIT"; }
+check "… and recorded as would be denied" wait_until 5 recorded
+HOLD_TIMEOUT=500 hold_open 198.51.100.9 22
+expect_hold_ok "a connection opened meanwhile"
+check "closes" glass close
+line=$(hold_echo)
+check "the connection is cut: $line" test "${line%% *}" != ok
+refused_all "closed again" two.example
+check "closing what is closed is no error" glass close
+check "status no longer says so" bash -c '! grep -q OPEN' <<<"$(ctl status)"
+
+check "opens for a second" glass open --for 1s --reason "a short look"
+closed() { [[ $(probe tcp 198.51.100.9 22 2>&1) == errno=EPERM* ]]; }
+check "ends by itself" wait_until 5 closed
+
+stop_egressd KILL
+check "opens without an agent" glass open --for 10m --reason "the agent is dead"
+passes_all "open without an agent"
+check "closes without an agent" glass close
+check "refused without an agent" closed
+check "opens for a second" glass open --for 1s --reason "a short look"
+expect_ok "open" tcp 198.51.100.9 22
+check "ends by itself without an agent" wait_until 5 closed
+for wrong in "--for 10 --reason x" "--for 25h --reason x" "--for 0s --reason x" "--for 5m"; do
+  # shellcheck disable=SC2086 # several words
+  check "refused: open $wrong" bash -c '! "$@" 2>/dev/null' _ "$EGRESSCTL" open $wrong --bpffs "$SANDBOX_BPFFS"
+done
+finish
