@@ -195,7 +195,8 @@ struct {
 /*
  * Denials that repeat, see struct egressd_tally: two maps of which one is written to by the
  * programs and the other read by the agent. Allocated ahead, 1.8 MB each, so that a flood takes
- * no memory. Full: what is new has an event each time.
+ * no memory. Full: what is new has an event each time. Sizes instead of types, as in the template:
+ * Linux 6.1 takes maps with and without types for unequal.
  */
 #define EGRESSD_TALLY_MAX 8192
 
@@ -209,8 +210,8 @@ struct egressd_tally_inner {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, EGRESSD_TALLY_MAX);
-	__type(key, struct egressd_tally_key);
-	__type(value, struct egressd_tally);
+	__uint(key_size, sizeof(struct egressd_tally_key));
+	__uint(value_size, sizeof(struct egressd_tally));
 } egressd_tally0 EGRESSD_MAP, egressd_tally1 EGRESSD_MAP;
 
 /* Which of the two is written to. Written by the agent. Empty: every denial has an event. */

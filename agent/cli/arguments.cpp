@@ -41,6 +41,13 @@ int run(int argc, const char* const* argv, Streams io) {
   const auto add_bpffs = [&](CLI::App* sub) {
     sub->add_option("--bpffs", bpffs, "Where the programs are pinned")->capture_default_str();
   };
+  const auto add_duration = [&](CLI::App* sub) {
+    return sub->add_option("--for", duration, "How long: 90s, 15m, 2h; a day at most")
+        ->transform(CLI::AsNumberWithUnit(
+            std::map<std::string, long long>{{"s", 1}, {"m", 60}, {"h", 3600}},
+            CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"))
+        ->check(CLI::Range(1LL, 86400LL));
+  };
   const auto add_cloud = [&](CLI::App* sub) {
     sub->add_option("--cloud", cloud, "Only what this cloud opens")
         ->check(CLI::IsMember({"public", "usgov", "china"}));
@@ -72,14 +79,18 @@ int run(int argc, const char* const* argv, Streams io) {
   watch_command->add_flag("--dns", dns,
                           "Instead, the names and addresses the kernel learns from DNS answers");
   watch_command->add_option("--count", count, "Stop after so many");
+  auto* reload_command =
+      add_daemon("reload", "Read the policy file again; the daemon also does when it changes");
+  auto* try_command = add_daemon(
+      "try", "Put a policy in force for a time; rolled back unless `confirm` comes before");
+  try_command->add_option("FILE", file, "Policy file, as the daemon sees it")->required();
+  add_duration(try_command)->required();
+  auto* confirm_command =
+      add_daemon("confirm", "Keep the policy on trial: it becomes the daemon's policy file");
+  auto* rollback_command = add_daemon("rollback", "End a trial at once");
   auto* open_command = add(
       app, "open", "Break-glass: refuse nothing for a time, only record. Works without a daemon");
-  open_command->add_option("--for", duration, "How long: 90s, 15m, 2h; a day at most")
-      ->transform(
-          CLI::AsNumberWithUnit(std::map<std::string, long long>{{"s", 1}, {"m", 60}, {"h", 3600}},
-                                CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"))
-      ->check(CLI::Range(1LL, 86400LL))
-      ->required();
+  add_duration(open_command)->required();
   open_command->add_option("--reason", reason, "Why, for the record")->required();
   add_bpffs(open_command);
   auto* close_command = add(app, "close", "End what `open` began. Works without a daemon");
@@ -102,6 +113,10 @@ int run(int argc, const char* const* argv, Streams io) {
   if (status_command->parsed()) return status(daemon, io);
   if (list_command->parsed()) return list(daemon, io);
   if (watch_command->parsed()) return watch(daemon, dns, count, io);
+  if (reload_command->parsed()) return put_in_force(daemon, "reload", io);
+  if (try_command->parsed()) return try_policy(daemon, file, std::chrono::seconds(duration), io);
+  if (confirm_command->parsed()) return confirm(daemon, io);
+  if (rollback_command->parsed()) return put_in_force(daemon, "rollback", io);
   if (open_command->parsed()) return open(bpffs, std::chrono::seconds(duration), reason, json, io);
   if (close_command->parsed()) return close(bpffs, json, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);

@@ -36,6 +36,12 @@ int status(const DaemonOptions& options, Streams io);
 int list(const DaemonOptions& options, Streams io);
 // Denials, or with `dns` what DNS answers teach. `count`: stop after so many; 0 = never.
 int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams io);
+// Puts `file` in force until confirmed, or rolls back after `duration`.
+int try_policy(const DaemonOptions& options, const std::string& file, std::chrono::seconds duration,
+               Streams io);
+int confirm(const DaemonOptions& options, Streams io);
+// `command`: reload or rollback.
+int put_in_force(const DaemonOptions& options, const std::string& command, Streams io);
 // Break-glass, on the pinned maps: needs no daemon. `reason` is cut to enforce::kMaxOpenReason.
 int open(const std::string& bpffs_dir, std::chrono::seconds duration, const std::string& reason,
          bool json, Streams io);

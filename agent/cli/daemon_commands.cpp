@@ -1,4 +1,6 @@
 #include <array>
+#include <chrono>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -261,6 +263,42 @@ int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams i
     // A pipe must see each line when it happens. A reader that has left ends the watch.
     if (!io.out.flush()) return kFailed;
   }
+  return kOk;
+}
+
+int try_policy(const DaemonOptions& options, const std::string& file, std::chrono::seconds duration,
+               Streams io) {
+  std::error_code ec;
+  const std::string path = std::filesystem::absolute(file, ec).string();
+  const auto answer =
+      ask(options.socket, "try", {{"path", path}, {"seconds", std::to_string(duration.count())}});
+  if (!answer) return report(answer.error(), options, io);
+  if (options.json)
+    io.out << dump(answer->first) << '\n';
+  else
+    io.out << "generation " << text_of(answer->first, "generation") << " in force on trial for "
+           << format_seconds(duration.count())
+           << "; `egressctl confirm` keeps it, `egressctl rollback` ends it sooner\n";
+  return kOk;
+}
+
+int confirm(const DaemonOptions& options, Streams io) {
+  const auto answer = ask(options.socket, "confirm");
+  if (!answer) return report(answer.error(), options, io);
+  if (options.json)
+    io.out << dump(answer->first) << '\n';
+  else
+    io.out << "confirmed: written to " << printable(text_of(answer->first, "policy_path")) << '\n';
+  return kOk;
+}
+
+int put_in_force(const DaemonOptions& options, const std::string& command, Streams io) {
+  const auto answer = ask(options.socket, command);
+  if (!answer) return report(answer.error(), options, io);
+  if (options.json)
+    io.out << dump(answer->first) << '\n';
+  else
+    io.out << "generation " << text_of(answer->first, "generation") << " in force\n";
   return kOk;
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <deque>
 #include <filesystem>
@@ -33,6 +34,7 @@
 #include "daemon/rejudge.h"
 #include "daemon/rule_history.h"
 #include "daemon/status.h"
+#include "daemon/trial.h"
 #include "dns/reply.h"
 #include "dns/resolver.h"
 #include "enforce/bpf_backend.h"
@@ -56,6 +58,7 @@ constexpr seconds kRememberExpired{600};
 // Answers wait this long at most before `list` and records know their names.
 constexpr std::chrono::milliseconds kReadDnsEvery{100};
 constexpr seconds kTallyEvery{1};
+constexpr seconds kRollBackAgain{1};
 constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESSD_WAKE_NS
 constexpr std::size_t kMaxLargeNames = 256;
 constexpr seconds kAskLargeAgain{5};
@@ -66,6 +69,7 @@ constexpr std::size_t kEverything = kRingBytes / sizeof(egressd_dns_event);
 constexpr std::size_t kEveryDenial = kRingBytes / sizeof(egressd_event);
 // A policy is put in force anew for late answers no more often than this.
 constexpr seconds kSettleEvery{1};
+constexpr seconds kLongestTrial{86400};
 // Between a change of the policy file and reading it, and again while somebody writes it.
 constexpr std::chrono::milliseconds kPolicyDelay{10};
 
@@ -91,7 +95,7 @@ class DaemonImpl final : public Daemon {
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
   ~DaemonImpl() override {
     for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
-                             settle_timer_, policy_timer_, tally_timer_})
+                             settle_timer_, policy_timer_, tally_timer_, trial_timer_})
       loop_.cancel(timer);
     if (events_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
@@ -114,9 +118,12 @@ class DaemonImpl final : public Daemon {
  private:
   struct PolicyFile {
     policy::Policy policy;
-    std::string hash;  // fingerprint() of the bytes it was parsed from
+    std::string hash;  // fingerprint() of `text`
+    Trial::Text text;  // the bytes it was parsed from
   };
-  Result<PolicyFile> parse(const std::string& text);
+  Result<PolicyFile> parse(std::string text, const std::string& path);
+  // What is in force, to be put in force once more.
+  [[nodiscard]] PolicyFile current() const { return {policy_, policy_hash_, policy_text_}; }
   Result<PolicyFile> read_policy();
   // Compiles the policy as the next generation and puts it in force.
   Result<void> put_in_force(PolicyFile file);
@@ -129,6 +136,13 @@ class DaemonImpl final : public Daemon {
   void settle_soon();
   void follow_resolv_conf();
   void follow_policy_file();
+  Result<PolicyFile> policy_to_start_with();
+  Result<void> begin_trial(const std::string& path, seconds duration);
+  Result<void> roll_back();
+  Result<void> confirm_trial();
+  void end_trial_timer();
+  void end_trial();
+  [[nodiscard]] std::string trial_path() const { return options_.state_dir + "/before-trial"; }
   // Puts it in force, or says in the log and in `status` why not.
   Result<void> take_over(Result<PolicyFile> file);
   [[nodiscard]] std::string stub_alone_warning() const;
@@ -159,6 +173,7 @@ class DaemonImpl final : public Daemon {
   void on_dns_too_large(const std::string& name);
   void keep_resolved();
   void on_request(const control::Request& request, control::Responder& responder);
+  void on_try(const control::Request& request, control::Responder& responder);
   void answer_list(control::Responder& responder);
   [[nodiscard]] StatusReport status_report();
 
@@ -172,6 +187,10 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<NameIds> ids_;
   policy::Policy policy_;
   std::string policy_hash_;
+  Trial::Text policy_text_;
+  std::optional<Trial> trial_;
+  std::string trial_error_;  // why it cannot be rolled back; empty if it can, as far as is known
+  EventLoop::TimerId trial_timer_ = 0;
   std::string reload_error_;  // what came of the last reload; empty if it worked
   Compiled compiled_;
   RuleHistory rule_history_;
@@ -222,18 +241,20 @@ std::unexpected<Error> refused(const std::vector<policy::Diagnostic>& diagnostic
   return std::unexpected(Error::of(std::move(all)));
 }
 
-Result<DaemonImpl::PolicyFile> DaemonImpl::parse(const std::string& text) {
-  auto parsed = policy::parse_policy(text, options_.policy_path, policy::TagCatalog::builtin());
+Result<DaemonImpl::PolicyFile> DaemonImpl::parse(std::string text, const std::string& path) {
+  auto parsed = policy::parse_policy(text, path, policy::TagCatalog::builtin());
   if (!parsed) return refused(parsed.error());
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
-  return PolicyFile{std::move(parsed->policy), fingerprint(text)};
+  std::string hash = fingerprint(text);
+  return PolicyFile{std::move(parsed->policy), std::move(hash),
+                    std::make_shared<const std::string>(std::move(text))};
 }
 
 Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
-  const auto text = policy::read_policy_file(options_.policy_path);
+  auto text = policy::read_policy_file(options_.policy_path);
   policy_seen_ = text ? fingerprint(*text) : "";
   if (!text) return refused(text.error());
-  return parse(*text);
+  return parse(std::move(*text), options_.policy_path);
 }
 
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
@@ -296,6 +317,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   servers_error_.clear();
   if (servers_.stub_alone) spdlog::warn("{}", stub_alone_warning());
   policy_hash_ = std::move(file.hash);
+  policy_text_ = std::move(file.text);
   spdlog::info("generation {} in force: mode {}, {} rules, {} prefixes, {} name patterns",
                compiled_.rules.generation, compiled_.rules.enforce ? "enforce" : "audit",
                compiled_.rules.rule_names.size(), compiled_.rules.prefixes.size(),
@@ -366,7 +388,7 @@ void DaemonImpl::keep_resolved() {
 
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
-  auto file = read_policy();
+  auto file = policy_to_start_with();
   if (!file) return std::unexpected(std::move(file.error()));
 
   const auto mount = enforce::find_cgroup2_mount();
@@ -438,6 +460,7 @@ Result<void> DaemonImpl::start() {
     spdlog::warn("changes of {} are seen late: {}", options_.policy_path,
                  policy_watch.error().message);
   if (auto r = put_in_force(std::move(*file)); !r) return r;
+  Trial::forget(trial_path());  // it is rolled back
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
     spdlog::info("adopted what an earlier agent left in force (generation {})", *found);
@@ -492,19 +515,113 @@ void DaemonImpl::follow_policy_file() {
     });
     return;
   }
-  const auto text = policy::read_policy_file(options_.policy_path);
+  auto text = policy::read_policy_file(options_.policy_path);
   const std::string seen = text ? fingerprint(*text) : "";
   if (seen == policy_seen_) return;
   policy_seen_ = seen;
-  if (text && seen == policy_hash_ && reload_error_.empty()) return;
+  if (text && seen == policy_hash_ && reload_error_.empty() && !trial_) return;
   if (text) spdlog::info("{} has changed", options_.policy_path);
-  (void)take_over(text ? parse(*text) : refused(text.error()));
+  (void)take_over(text ? parse(std::move(*text), options_.policy_path) : refused(text.error()));
+}
+
+Result<void> DaemonImpl::begin_trial(const std::string& path, seconds duration) {
+  auto text = policy::read_policy_file(path);
+  if (!text) return refused(text.error());
+  auto file = parse(std::move(*text), path);
+  if (!file) return std::unexpected(std::move(file.error()));
+  // The way back is there before the step is made.
+  auto trial = Trial::begin(trial_path(), path, trial_ ? trial_->before() : policy_text_,
+                            file->text, clock_.now() + duration);
+  if (!trial) return std::unexpected(std::move(trial.error()));
+  const auto old_generation = compiled_.rules.generation;
+  auto changed = change_to(std::move(*file));
+  if (!changed && compiled_.rules.generation == old_generation) {
+    if (!trial_) Trial::forget(trial_path());
+    return changed;
+  }
+  end_trial_timer();
+  trial_ = std::move(*trial);
+  if (!changed) {
+    (void)roll_back();
+    return changed;
+  }
+  trial_timer_ = loop_.after(duration, [this] {
+    trial_timer_ = 0;
+    spdlog::warn("nobody confirmed {}", trial_->path());
+    (void)roll_back();
+  });
+  spdlog::warn("{} is on trial for {} s; `egressctl confirm` keeps it", path, duration.count());
+  return {};
+}
+
+Result<void> DaemonImpl::roll_back() {
+  if (!trial_) return std::unexpected(Error::of("no policy is on trial"));
+  auto before = parse(*trial_->before(), options_.policy_path);
+  auto r = before ? change_to(std::move(*before)) : std::unexpected(before.error());
+  if (!r) {
+    trial_error_ = "the trial is over, but what was in force before cannot be put in force: " +
+                   r.error().message;
+    spdlog::error("{}", trial_error_);
+    if (trial_timer_ == 0)
+      trial_timer_ = loop_.after(kRollBackAgain, [this] {
+        trial_timer_ = 0;
+        (void)roll_back();
+      });
+    return r;
+  }
+  spdlog::warn("rolled back: what was in force before the trial of {} is in force again",
+               trial_->path());
+  end_trial();
+  return {};
+}
+
+Result<void> DaemonImpl::confirm_trial() {
+  if (!trial_) return std::unexpected(Error::of("no policy is on trial"));
+  if (auto r = trial_->keep(options_.policy_path); !r)
+    return std::unexpected(
+        std::move(r.error()).context("the trial goes on, and will be rolled back: the policy file "
+                                     "cannot be written; change it where it comes from"));
+  spdlog::info("confirmed: {} is now what {} was", options_.policy_path, trial_->path());
+  end_trial();
+  reload_error_.clear();
+  return {};
+}
+
+void DaemonImpl::end_trial_timer() { loop_.cancel(std::exchange(trial_timer_, 0)); }
+
+void DaemonImpl::end_trial() {
+  end_trial_timer();
+  trial_.reset();
+  trial_error_.clear();
+  Trial::forget(trial_path());
+}
+
+// Also finishes the rollback that an earlier agent did not live to make: the policy file is what
+// was in force before the trial, or, if it is of no use, what was kept of it.
+Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
+  auto file = read_policy();
+  auto before = Trial::left_behind(trial_path());
+  if (!before) return file;
+  if (!file) {
+    auto kept = parse(std::move(*before), options_.policy_path);
+    if (!kept) return file;
+    reload_error_ = file.error().message;
+    file = std::move(kept);
+  }
+  spdlog::warn(
+      "the agent ended while a policy was on trial: rolled back to what was in force before{}",
+      reload_error_.empty() ? "" : ", as kept in " + trial_path());
+  return file;
 }
 
 Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
   const auto old_generation = compiled_.rules.generation;
   auto r = file ? change_to(std::move(*file)) : Result<void>(std::unexpected(file.error()));
   reload_error_.clear();
+  if (compiled_.rules.generation != old_generation && trial_) {
+    spdlog::info("the trial of {} is over: the policy file is in force", trial_->path());
+    end_trial();
+  }
   if (r) return r;
   if (compiled_.rules.generation != old_generation) {
     reload_error_ = r.error().message;
@@ -543,7 +660,7 @@ void DaemonImpl::settle_soon() {
     settle_timer_ = 0;
     spdlog::info("an answer came late, under the rules of an earlier generation: judged again");
     settled_ = clock_.now();
-    if (auto r = change_to({policy_, policy_hash_}); !r) {
+    if (auto r = change_to(current()); !r) {
       spdlog::error("{}", r.error().message);
       settle_soon();
     }
@@ -558,7 +675,7 @@ void DaemonImpl::follow_resolv_conf() {
   } else if (*found != servers_) {
     spdlog::info("{} has changed: the policy is put in force with its servers and search list",
                  options_.resolv_conf.conf);
-    if (auto r = change_to({policy_, policy_hash_}); !r) error = r.error().message;
+    if (auto r = change_to(current()); !r) error = r.error().message;
   }
   if (!error.empty() && error != servers_error_)
     spdlog::error("the servers trusted so far stay trusted: {}", error);
@@ -871,6 +988,16 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
     const auto r = reload();
     responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
                      : control::error_line(r.error().message));
+  } else if (request.command == "try") {
+    on_try(request, responder);
+  } else if (request.command == "confirm") {
+    const auto r = confirm_trial();
+    responder.send(r ? control::ok_line(path_json(options_.policy_path))
+                     : control::error_line(r.error().message));
+  } else if (request.command == "rollback") {
+    const auto r = roll_back();
+    responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
+                     : control::error_line(r.error().message));
   } else if (request.command == "detach") {
     auto removed = backend_->detach();
     responder.send(removed ? control::ok_line(removed_json(*removed))
@@ -881,6 +1008,22 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
   } else {
     responder.send(control::error_line("unknown command '" + request.command + "'"));
   }
+}
+
+void DaemonImpl::on_try(const control::Request& request, control::Responder& responder) {
+  const auto path = request.arguments.find("path");
+  const auto text = request.arguments.find("seconds");
+  long long count = 0;
+  if (path != request.arguments.end() && text != request.arguments.end())
+    std::from_chars(text->second.data(), text->second.data() + text->second.size(), count);
+  if (count < 1 || seconds(count) > kLongestTrial) {
+    responder.send(control::error_line("try needs a path, and seconds from 1 to " +
+                                       std::to_string(kLongestTrial.count())));
+    return;
+  }
+  const auto r = begin_trial(path->second, seconds(count));
+  responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
+                   : control::error_line(r.error().message));
 }
 
 void DaemonImpl::answer_list(control::Responder& responder) {
@@ -926,6 +1069,14 @@ StatusReport DaemonImpl::status_report() {
   if (!live_error_.empty())
     report.warnings.push_back(
         "addresses of open connections are not kept reachable beyond their time: " + live_error_);
+  if (trial_) {
+    report.trial = trial_->path();
+    report.trial_for =
+        std::max(std::chrono::ceil<seconds>(trial_->deadline() - clock_.now()), seconds(0));
+    report.warnings.push_back("on trial for another " + std::to_string(report.trial_for.count()) +
+                              " s: " + report.trial + "; `egressctl confirm` keeps it");
+  }
+  if (!trial_error_.empty()) report.warnings.push_back(trial_error_);
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty())

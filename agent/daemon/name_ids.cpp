@@ -25,11 +25,18 @@ std::string state_header(const std::string& what, const std::string& instance) {
   return what + " " + instance + " " + boot_id();
 }
 
-Result<void> write_file_atomically(const std::string& path, const std::string& content) {
+Result<void> write_file_atomically(const std::string& path, const std::string& content,
+                                   const struct stat* like) {
   const std::string temporary = path + ".new";
   UniqueFd fd(
       ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!fd) return std::unexpected(Error::from_errno("create " + temporary));
+  if (like != nullptr && (::fchown(fd.get(), like->st_uid, like->st_gid) != 0 ||
+                          ::fchmod(fd.get(), like->st_mode & 07777) != 0)) {
+    auto error = Error::from_errno("set owner and mode of " + temporary);
+    ::unlink(temporary.c_str());
+    return std::unexpected(std::move(error));
+  }
   std::string_view left = content;
   while (!left.empty()) {
     const ssize_t n = ::write(fd.get(), left.data(), left.size());

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <map>
 #include <set>
@@ -56,7 +58,9 @@ class NameIds {
 // First line of a state file: what it is, and the kernel maps and the boot it belongs to.
 std::string state_header(const std::string& what, const std::string& instance);
 
-// Replaces the file as a whole: readers see the old content or the new, also after a crash.
-Result<void> write_file_atomically(const std::string& path, const std::string& content);
+// Replaces the file as a whole: readers see the old content or the new, also after a crash. It is
+// the agent's alone (0600), or has owner and mode of `like`.
+Result<void> write_file_atomically(const std::string& path, const std::string& content,
+                                   const struct stat* like = nullptr);
 
 }  // namespace egressd::daemon

@@ -129,6 +129,8 @@ std::string to_json(const StatusReport& report) {
     json["meanwhile"] = {{"denials", report.meanwhile.denials},
                          {"learned", report.meanwhile.learned},
                          {"questions", report.meanwhile.questions}};
+  if (!report.trial.empty())
+    json["trial"] = {{"path", report.trial}, {"ends_in_seconds", report.trial_for.count()}};
   json["open_for_seconds"] = report.open_for.count();
   json["learned_entries"] = report.learned_entries;
   json["layers"] = nlohmann::json::array();
@@ -190,6 +192,10 @@ std::string to_json(const dns::Answer& answer, const net::IpAddress& server,
 
 std::string generation_json(std::uint32_t generation) {
   return dump(nlohmann::json{{"generation", generation}});
+}
+
+std::string path_json(const std::string& policy_path) {
+  return dump(nlohmann::json{{"policy_path", policy_path}});
 }
 
 std::string removed_json(const std::vector<std::string>& removed) {

@@ -41,7 +41,9 @@ struct StatusReport {
   std::size_t learned_entries = 0;
   std::vector<dns::Resolver::NameStatus> resolver;
   std::uint64_t audit_lost = 0;
-  std::chrono::seconds open_for{0};  // break-glass: for how long yet; 0: closed
+  std::string trial;                  // path of a policy in force on trial; empty: none is
+  std::chrono::seconds trial_for{0};  // until it is rolled back
+  std::chrono::seconds open_for{0};   // break-glass: for how long yet; 0: closed
   std::vector<std::string> warnings;
 };
 
@@ -64,6 +66,7 @@ std::string to_json(const ListEntry& entry);
 std::string to_json(const dns::Answer& answer, const net::IpAddress& server,
                     const AskedBy& asked_by);
 std::string generation_json(std::uint32_t generation);
+std::string path_json(const std::string& policy_path);
 std::string removed_json(const std::vector<std::string>& removed);
 
 // 64-bit FNV-1a in hex: tells two files apart, no protection against a forger.

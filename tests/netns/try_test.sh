@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# A policy on trial: in force at once, and rolled back unless it is confirmed in time; also if the
+# agent dies meanwhile.
+set -euo pipefail
+cd "$(dirname "$0")"
+source ./sandbox.sh
+
+sandbox_up
+listen tcp 22
+readonly ONE=203.0.113.5 TWO=198.51.100.9
+policy() {
+  cat <<END
+version: 1
+mode: enforce
+dns:
+  servers: [$DNS4]
+collections:
+  - name: net
+    priority: 200
+    action: allow
+    rules:
+      - {name: net, addresses: [$1], ports: [22], protocols: [tcp]}
+END
+}
+policy $ONE | write_policy
+next=$SANDBOX_DIR/next.yaml
+policy $TWO >"$next"
+start_egressd "$POLICY"
+only() {
+  expect_ok "$3: allowed" tcp "$1" 22
+  expect_errno EPERM default_deny "$3: refused" tcp "$2" 22
+}
+allowed() { [[ $(probe tcp "$1" 22 2>&1) == ok* ]]; }
+on_trial() { ctl status | grep -q "on trial for another .* s: $next"; }
+
+only $ONE $TWO "before"
+HOLD_TIMEOUT=500 hold_open $ONE 22
+expect_hold_ok "open connection"
+check "try" ctl try "$next" --for 2s
+only $TWO $ONE "on trial"
+line=$(hold_echo)
+check "what the trial refuses is cut: $line" test "${line%% *}" != ok
+check "status says so" on_trial
+check "rolled back by itself" wait_until 6 allowed $ONE
+only $ONE $TWO "rolled back"
+check "status no longer says so" bash -c '! grep -q "on trial"' <<<"$(ctl status)"
+
+check "try" ctl try "$next" --for 1h
+only $TWO $ONE "on trial"
+check "rollback at once" ctl rollback
+only $ONE $TWO "rolled back"
+check "there is nothing to roll back" bash -c '! "$@" 2>/dev/null' _ "$EGRESSCTL" rollback --socket "$SANDBOX_SOCKET"
+
+policy not-an-address >"$SANDBOX_DIR/bad.yaml"
+check "a wrong policy is not tried" bash -c '"$@" 2>&1 | grep -q "bad.yaml:[0-9]*:[0-9]*: error"' _ "$EGRESSCTL" try "$SANDBOX_DIR/bad.yaml" --for 1h --socket "$SANDBOX_SOCKET"
+only $ONE $TWO "unchanged"
+
+# Two trials, one way back.
+check "try" ctl try "$next" --for 1h
+policy 203.0.113.0/24 >"$SANDBOX_DIR/third.yaml"
+check "try another" ctl try "$SANDBOX_DIR/third.yaml" --for 1h
+check "rollback" ctl rollback
+only $ONE $TWO "back before both"
+
+# The agent dies: the trial goes on in the kernel, and the next start rolls back.
+check "try" ctl try "$next" --for 1h
+stop_egressd KILL
+check "still on trial" allowed $TWO
+start_egressd "$POLICY"
+only $ONE $TWO "rolled back by the next start"
+check "told" grep -q "rolled back to what was in force before" "$SANDBOX_DIR/egressd.log"
+# Also if the policy file is of no use by then.
+check "try" ctl try "$next" --for 1h
+stop_egressd KILL
+echo "nonsense: [" >"$POLICY"
+start_egressd "$POLICY"
+only $ONE $TWO "rolled back to what was kept"
+policy $ONE | write_policy
+
+chmod 640 "$POLICY"
+check "try" ctl try "$next" --for 2s
+check "confirm" ctl confirm
+check "the policy file is the one tried" cmp "$POLICY" "$next"
+check "… with its mode" test "$(stat -c %a "$POLICY")" = 640
+sleep 2.2
+only $TWO $ONE "confirmed, and the time is over"
+stop_egressd
+start_egressd "$POLICY"
+only $TWO $ONE "… also after a restart"
+
+# The policy file changes during a trial: that is what somebody wants.
+policy $ONE >"$next"
+check "try" ctl try "$next" --for 1h
+policy 203.0.113.0/24 | write_policy
+check "the changed file ends the trial" wait_until 5 allowed 203.0.113.7
+check "there is nothing to confirm" bash -c '! "$@" 2>/dev/null' _ "$EGRESSCTL" confirm --socket "$SANDBOX_SOCKET"
+finish
