@@ -1,0 +1,164 @@
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <utility>
+
+#include "daemon/daemon_impl.h"
+#include "daemon/grant_list.h"
+
+namespace egressd::daemon {
+namespace {
+
+constexpr seconds kLongestTrial{86400};
+
+}  // namespace
+
+Result<void> DaemonImpl::open_control() {
+  control::Server::Options options;
+  options.path = options_.socket_path;
+  auto server =
+      control::Server::open(loop_, std::move(options),
+                            [this](const control::Request& request, control::Responder& responder) {
+                              on_request(request, responder);
+                            });
+  if (!server) return std::unexpected(std::move(server.error()));
+  control_ = std::move(*server);
+  return {};
+}
+
+void DaemonImpl::on_request(const control::Request& request, control::Responder& responder) {
+  if (request.command == "status") {
+    responder.send(control::ok_line(to_json(status_report())));
+  } else if (request.command == "list") {
+    answer_list(responder);
+  } else if (request.command == "watch") {
+    responder.send(control::ok_line());
+    responder.keep_open();
+    const auto dns = request.arguments.find("dns");
+    if (dns != request.arguments.end() && dns->second == "true")
+      dns_watchers_.add(responder);
+    else
+      recorder_->watch(responder);
+  } else if (request.command == "reload") {
+    const auto r = reload();
+    responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
+                     : control::error_line(r.error().message));
+  } else if (request.command == "try") {
+    on_try(request, responder);
+  } else if (request.command == "confirm") {
+    const auto r = confirm_trial();
+    responder.send(r ? control::ok_line(path_json(options_.policy_path))
+                     : control::error_line(r.error().message));
+  } else if (request.command == "rollback") {
+    const auto r = roll_back();
+    responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
+                     : control::error_line(r.error().message));
+  } else if (request.command == "detach") {
+    auto removed = backend_->detach();
+    responder.send(removed ? control::ok_line(removed_json(*removed))
+                           : control::error_line(removed.error().message));
+    if (!removed) return;
+    spdlog::warn("detached on request: nothing is enforced any more");
+    loop_.after(std::chrono::milliseconds(50), [this] { loop_.stop(); });
+  } else {
+    responder.send(control::error_line("unknown command '" + request.command + "'"));
+  }
+}
+
+void DaemonImpl::on_try(const control::Request& request, control::Responder& responder) {
+  const auto path = request.arguments.find("path");
+  const auto text = request.arguments.find("seconds");
+  long long count = 0;
+  if (path != request.arguments.end() && text != request.arguments.end())
+    std::from_chars(text->second.data(), text->second.data() + text->second.size(), count);
+  if (count < 1 || seconds(count) > kLongestTrial) {
+    responder.send(control::error_line("try needs a path, and seconds from 1 to " +
+                                       std::to_string(kLongestTrial.count())));
+    return;
+  }
+  const auto r = begin_trial(path->second, seconds(count));
+  responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
+                   : control::error_line(r.error().message));
+}
+
+void DaemonImpl::answer_list(control::Responder& responder) {
+  auto grants = backend_->learned();
+  if (!grants) {
+    responder.send(control::error_line(grants.error().message));
+    return;
+  }
+  responder.send(control::ok_line());
+  auto lines = std::make_shared<GrantList>(
+      GrantList::Sources{compiled_, *ids_, learned_, clock_,
+                         [this](const Asker& who) { return asked_by(who); }},
+      std::move(*grants));
+  responder.stream([lines](std::string& line) { return lines->next(line); });
+}
+
+StatusReport DaemonImpl::status_report() {
+  StatusReport report;
+  report.enforce = compiled_.rules.enforce;
+  report.generation = compiled_.rules.generation;
+  report.policy_path = options_.policy_path;
+  report.policy_hash = policy_hash_;
+  report.cgroup = options_.cgroup_path;
+  report.uptime = std::chrono::duration_cast<seconds>(clock_.now() - started_);
+  report.adopted = adopted_;
+  report.meanwhile = meanwhile_;
+  report.layers = backend_->layers();
+  if (auto counters = backend_->counters()) report.counters = *counters;
+  if (auto count = backend_->count_learned()) report.learned_entries = *count;
+  report.resolver = resolver_->status();
+  report.audit_lost = recorder_->lost();
+  if (const auto opening = backend_->opening(); opening && opening->is_open(clock_.now())) {
+    report.open_for = std::chrono::ceil<seconds>(opening->until - clock_.now());
+    report.warnings.push_back("OPEN by break-glass: nothing is refused for another " +
+                              std::to_string(report.open_for.count()) +
+                              " s; `egressctl close` ends it (opened by uid " +
+                              std::to_string(opening->uid) + ": " + opening->reason + ")");
+  }
+  if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
+  if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
+    report.warnings.push_back(
+        "a program is not attached: enforcement is incomplete; restart egressd");
+  if (!live_error_.empty())
+    report.warnings.push_back(
+        "addresses of open connections are not kept reachable beyond their time: " + live_error_);
+  if (trial_) {
+    report.trial = trial_->path();
+    report.trial_for =
+        std::max(std::chrono::ceil<seconds>(trial_->deadline() - clock_.now()), seconds(0));
+    report.warnings.push_back("on trial for another " + std::to_string(report.trial_for.count()) +
+                              " s: " + report.trial + "; `egressctl confirm` keeps it");
+  }
+  if (!trial_error_.empty()) report.warnings.push_back(trial_error_);
+  if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
+  if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
+  if (!servers_error_.empty())
+    report.warnings.push_back("the DNS servers trusted so far stay trusted: " + servers_error_);
+  if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0)
+    report.warnings.push_back(
+        std::to_string(n) +
+        " DNS answers taught nothing: they came in by another interface than their question left "
+        "by (not_trusted_link; forged, or a host with several ways out, or a VRF)");
+  if (const auto lost = report.counters.stats[EGRESSD_STAT_EVENTS_LOST]; lost != 0)
+    report.warnings.push_back(std::to_string(lost) +
+                              " denials have no record: they came faster than they could be read "
+                              "(the counters are exact)");
+  if (const auto lost = report.counters.dns[EGRESSD_DNS_EVENTS_LOST]; lost != 0)
+    report.warnings.push_back(
+        std::to_string(lost) +
+        " refused DNS questions or learned answers have no record: they came faster than they "
+        "could be read (the counters are exact, and what was learned is in force)");
+  if (report.audit_lost != 0)
+    report.warnings.push_back(std::to_string(report.audit_lost) + " records could not be written");
+  for (const auto& name : report.resolver) {
+    if (name.consecutive_failures > 2)
+      report.warnings.push_back("cannot resolve " + name.fqdn + ": " + name.last_error);
+  }
+  return report;
+}
+
+}  // namespace egressd::daemon
