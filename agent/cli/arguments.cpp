@@ -79,6 +79,14 @@ int run(int argc, const char* const* argv, Streams io) {
   watch_command->add_flag("--dns", dns,
                           "Instead, the names and addresses the kernel learns from DNS answers");
   watch_command->add_option("--count", count, "Stop after so many");
+  auto* explain_command = add_daemon(
+      "explain", "Why a destination, or what a process is connected to, is reachable or not");
+  explain_command
+      ->add_option("TARGET", name,
+                   "NAME or ADDRESS, then [:PORT] and [/PROTO] as for `verdict`; or the number of "
+                   "a process")
+      ->required();
+  add_bpffs(explain_command);
   auto* reload_command =
       add_daemon("reload", "Read the policy file again; the daemon also does when it changes");
   auto* try_command = add_daemon(
@@ -113,6 +121,7 @@ int run(int argc, const char* const* argv, Streams io) {
   if (status_command->parsed()) return status(daemon, io);
   if (list_command->parsed()) return list(daemon, io);
   if (watch_command->parsed()) return watch(daemon, dns, count, io);
+  if (explain_command->parsed()) return explain(daemon, name, bpffs, io);
   if (reload_command->parsed()) return put_in_force(daemon, "reload", io);
   if (try_command->parsed()) return try_policy(daemon, file, std::chrono::seconds(duration), io);
   if (confirm_command->parsed()) return confirm(daemon, io);

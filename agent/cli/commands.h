@@ -36,6 +36,9 @@ int status(const DaemonOptions& options, Streams io);
 int list(const DaemonOptions& options, Streams io);
 // Denials, or with `dns` what DNS answers teach. `count`: stop after so many; 0 = never.
 int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams io);
+// Why a destination, or what a process is connected to, is reachable or not.
+int explain(const DaemonOptions& options, const std::string& target, const std::string& bpffs_dir,
+            Streams io);
 // Puts `file` in force until confirmed, or rolls back after `duration`.
 int try_policy(const DaemonOptions& options, const std::string& file, std::chrono::seconds duration,
                Streams io);

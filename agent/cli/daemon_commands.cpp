@@ -7,6 +7,7 @@
 
 #include "audit/record.h"
 #include "base/result.h"
+#include "cli/ask.h"
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "control/client.h"
@@ -17,65 +18,6 @@ namespace {
 
 using audit::printable;
 using nlohmann::ordered_json;
-
-constexpr std::chrono::seconds kTimeout{10};
-
-std::string dump(const ordered_json& j) {
-  return j.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
-}
-
-// What a member says, whatever its type: answers of a newer daemon are shown, not refused.
-std::string text_of(const ordered_json& j, const char* key) {
-  const auto it = j.find(key);
-  if (it == j.end() || it->is_null()) return "-";
-  return it->is_string() ? it->get<std::string>() : dump(*it);
-}
-
-std::optional<long long> number_of(const ordered_json& j, const char* key) {
-  const auto it = j.find(key);
-  if (it == j.end() || !it->is_number()) return std::nullopt;
-  return it->get<long long>();
-}
-
-struct Answer {
-  control::Client client;
-  ordered_json first;
-};
-
-enum class Failure { NoDaemon, Refused };
-
-struct AskError {
-  Failure failure;
-  std::string message;
-};
-
-std::expected<Answer, AskError> ask(const std::string& socket, const std::string& command,
-                                    std::map<std::string, std::string> arguments = {}) {
-  auto client = control::Client::request(
-      socket, {.command = command, .arguments = std::move(arguments)}, kTimeout);
-  if (!client) {
-    const bool denied = client.error().code == EACCES || client.error().code == EPERM;
-    return std::unexpected(
-        AskError{denied ? Failure::Refused : Failure::NoDaemon, std::move(client.error().message)});
-  }
-  auto line = client->read_line(kTimeout);
-  if (!line) return std::unexpected(AskError{Failure::NoDaemon, std::move(line.error().message)});
-  if (!*line)
-    return std::unexpected(
-        AskError{Failure::NoDaemon, socket + ": the daemon closed without an answer"});
-  auto first = control::check_answer(std::move(**line));
-  if (!first) return std::unexpected(AskError{Failure::Refused, std::move(first.error().message)});
-  return Answer{std::move(*client), ordered_json::parse(*first, nullptr, false)};
-}
-
-int report(const AskError& error, const DaemonOptions& options, Streams io) {
-  io.err << "egressctl: " << printable(error.message) << '\n';
-  if (error.failure == Failure::Refused) return kFailed;
-  io.err << "No daemon answers on " << printable(options.socket)
-         << ". Is egressd running, and with this --socket? Enforcement may be in force without "
-            "it; `egressctl detach` ends it.\n";
-  return kNoDaemon;
-}
 
 void print_counters(const ordered_json& j, const char* key, std::ostream& out) {
   const auto it = j.find(key);
@@ -116,25 +58,6 @@ void print_dns(const ordered_json& j, std::ostream& out) {
   for (const char* name : kDnsTrouble)
     if (const auto n = number_of(*dns, name); n && *n != 0) shown[name] = *n;
   print_counters({{"dns", std::move(shown)}}, "dns", out);
-}
-
-std::string joined(const ordered_json& j, const char* key, const char* separator) {
-  std::string out;
-  const auto it = j.find(key);
-  if (it == j.end() || !it->is_array()) return out;
-  for (const auto& item : *it) {
-    if (!out.empty()) out += separator;
-    out += item.is_string() ? item.get<std::string>() : dump(item);
-  }
-  return out;
-}
-
-// "curl[4711]", or where the entry comes from if nobody asked: policy, resolver.
-std::string asker_text(const ordered_json& j) {
-  const auto it = j.find("asked_by");
-  if (it == j.end() || !it->is_object()) return text_of(j, "source");
-  const std::string comm = text_of(*it, "comm");
-  return (comm == "-" || comm.empty() ? "?" : comm) + "[" + text_of(*it, "pid") + "]";
 }
 
 // "a.example -> b.example: 192.0.2.1, 192.0.2.2 (ttl 60s, from 192.0.2.53, asked by curl[4711])"

@@ -6,12 +6,22 @@
 #include <utility>
 
 #include "daemon/daemon_impl.h"
-#include "daemon/grant_list.h"
+#include "daemon/explain.h"
+#include "policy/pattern.h"
 
 namespace egressd::daemon {
 namespace {
 
 constexpr seconds kLongestTrial{86400};
+constexpr std::size_t kShownDenials = 5;
+
+KnownName known_name(const ListEntry& entry) {
+  if (!entry.fqdn.empty()) return {entry.fqdn, entry.fqdn};
+  std::string stand_in = entry.pattern;
+  if (const auto star = stand_in.find('*'); star != std::string::npos)
+    stand_in.replace(star, 1, "a-name-not-known");
+  return {stand_in, entry.pattern};
+}
 
 }  // namespace
 
@@ -45,6 +55,8 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
     const auto r = reload();
     responder.send(r ? control::ok_line(generation_json(compiled_.rules.generation))
                      : control::error_line(r.error().message));
+  } else if (request.command == "explain") {
+    on_explain(request, responder);
   } else if (request.command == "try") {
     on_try(request, responder);
   } else if (request.command == "confirm") {
@@ -83,6 +95,62 @@ void DaemonImpl::on_try(const control::Request& request, control::Responder& res
                    : control::error_line(r.error().message));
 }
 
+GrantList::Sources DaemonImpl::grant_sources() {
+  return {compiled_, *ids_, learned_, clock_, [this](const Asker& who) { return asked_by(who); }};
+}
+
+void DaemonImpl::on_explain(const control::Request& request, control::Responder& responder) {
+  const auto argument = [&](const char* name) {
+    const auto it = request.arguments.find(name);
+    return it == request.arguments.end() ? std::string() : it->second;
+  };
+  policy::Destination wanted;
+  const std::string fqdn = argument("fqdn");
+  const std::string port = argument("port");
+  const std::string protocol = argument("protocol");
+  unsigned number = 0;
+  std::from_chars(protocol.data(), protocol.data() + protocol.size(), number);
+  std::from_chars(port.data(), port.data() + port.size(), wanted.port);
+  wanted.protocol = static_cast<net::Protocol>(number);
+  wanted.address = net::IpAddress::parse(argument("address"));
+  if (const auto name = policy::canonical_fqdn(fqdn); !wanted.address && name) wanted.fqdn = *name;
+  drain_events();
+  auto all = backend_->learned();
+  if ((!wanted.address && wanted.fqdn.empty()) || number == 0 || number > 255 || !all) {
+    responder.send(control::error_line(
+        all ? "explain needs an fqdn or an address, a protocol number and a port"
+            : all.error().message));
+    return;
+  }
+  std::erase_if(*all, [&](const enforce::LearnedAddress& grant) {
+    if (wanted.address) return grant.address != *wanted.address;
+    return std::ranges::none_of(
+        learned_.origins(grant.address, grant.name_id),
+        [&](const LearnedNames::Origin& origin) { return origin.fqdn == wanted.fqdn; });
+  });
+  GrantList list(grant_sources(), std::move(*all), false);
+  std::vector<ListEntry> grants;
+  std::vector<KnownName> names;
+  for (ListEntry entry; list.next(entry); entry = {}) {
+    if (!wanted.address && entry.fqdn != wanted.fqdn) continue;
+    if (wanted.address) names.push_back(known_name(entry));
+    grants.push_back(std::move(entry));
+  }
+  policy::Policy policy = policy_;
+  policy.dns.servers = servers_.dns.addresses;
+  Explanation explanation = explain(policy, wanted, names);
+  explanation.grants = std::move(grants);
+  explanation.denied = recorder_->recent(
+      [&](const audit::Record& record) {
+        if (wanted.address && record.destination == *wanted.address)
+          return record.port == wanted.port;
+        return !wanted.fqdn.empty() &&
+               std::ranges::find(record.fqdns, wanted.fqdn) != record.fqdns.end();
+      },
+      kShownDenials);
+  responder.send(control::ok_line(to_json(explanation)));
+}
+
 void DaemonImpl::answer_list(control::Responder& responder) {
   auto grants = backend_->learned();
   if (!grants) {
@@ -90,11 +158,13 @@ void DaemonImpl::answer_list(control::Responder& responder) {
     return;
   }
   responder.send(control::ok_line());
-  auto lines = std::make_shared<GrantList>(
-      GrantList::Sources{compiled_, *ids_, learned_, clock_,
-                         [this](const Asker& who) { return asked_by(who); }},
-      std::move(*grants));
-  responder.stream([lines](std::string& line) { return lines->next(line); });
+  auto entries = std::make_shared<GrantList>(grant_sources(), std::move(*grants));
+  responder.stream([entries](std::string& line) {
+    ListEntry entry;
+    if (!entries->next(entry)) return false;
+    line = to_json(entry);
+    return true;
+  });
 }
 
 StatusReport DaemonImpl::status_report() {

@@ -217,6 +217,7 @@ Result<void> DaemonImpl::read_what_waits() {
 // In a burst the kernel wakes us once per EGRESSD_WAKE_NS only: what came after is fetched by
 // looking again, until there is nothing.
 void DaemonImpl::drain_events() {
+  read_dns_events(kEverything);  // the names of what was refused
   const auto taken = events_->poll();
   if (!taken) spdlog::error("{}", taken.error().message);
   if (events_timer_ != 0) loop_.cancel(std::exchange(events_timer_, 0));

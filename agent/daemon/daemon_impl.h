@@ -18,6 +18,7 @@
 #include "daemon/compiler.h"
 #include "daemon/daemon.h"
 #include "daemon/file_watch.h"
+#include "daemon/grant_list.h"
 #include "daemon/learned_names.h"
 #include "daemon/local_addresses.h"
 #include "daemon/name_ids.h"
@@ -131,6 +132,8 @@ class DaemonImpl final : public Daemon {
   void on_request(const control::Request& request, control::Responder& responder);
   void on_try(const control::Request& request, control::Responder& responder);
   void answer_list(control::Responder& responder);
+  GrantList::Sources grant_sources();
+  void on_explain(const control::Request& request, control::Responder& responder);
   [[nodiscard]] StatusReport status_report();
 
   EventLoop& loop_;

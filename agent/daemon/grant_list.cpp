@@ -5,8 +5,11 @@
 
 namespace egressd::daemon {
 
-GrantList::GrantList(Sources sources, std::vector<enforce::LearnedAddress> grants)
+GrantList::GrantList(Sources sources, std::vector<enforce::LearnedAddress> grants,
+                     bool network_rules)
     : sources_(std::move(sources)), grants_(std::move(grants)) {
+  for (const auto& name : sources_.compiled.rules.names) list_of_name_[name.name_id] = name.list;
+  if (!network_rules) return;
   for (const auto& [prefix, list] : sources_.compiled.rules.prefixes) {
     const auto rule = rule_of(list);
     ListEntry entry;
@@ -16,7 +19,6 @@ GrantList::GrantList(Sources sources, std::vector<enforce::LearnedAddress> grant
     entry.source = "policy";
     fixed_.push_back(std::move(entry));
   }
-  for (const auto& name : sources_.compiled.rules.names) list_of_name_[name.name_id] = name.list;
 }
 
 enforce::RuleSet::RuleName GrantList::rule_of(std::uint32_t list) const {
@@ -46,13 +48,16 @@ void GrantList::add(const enforce::LearnedAddress& grant) {
     entry.source = origin.source == dns::Answer::Source::Resolver ? "resolver"
                    : origin.source == dns::Answer::Source::Kernel ? "kernel"
                                                                   : "proxy";
+    if (origin.heard != BootTime{0})
+      entry.heard_ago = std::chrono::duration_cast<std::chrono::seconds>(now - origin.heard);
+    entry.server = origin.server;
     if (origin.source == dns::Answer::Source::Kernel)
       entry.asked_by = sources_.asked_by(origin.asker);
     ready_.push_back(entry);
   }
 }
 
-bool GrantList::next(std::string& line) {
+bool GrantList::next(ListEntry& entry) {
   while (ready_.empty()) {
     if (next_fixed_ < fixed_.size())
       ready_.push_back(fixed_[next_fixed_++]);
@@ -61,7 +66,7 @@ bool GrantList::next(std::string& line) {
     else
       return false;
   }
-  line = to_json(ready_.front());
+  entry = std::move(ready_.front());
   ready_.pop_front();
   return true;
 }

@@ -26,9 +26,10 @@ class GrantList {
   };
 
   // `sources` must stay valid as long as next() is called; `grants` as of now.
-  GrantList(Sources sources, std::vector<enforce::LearnedAddress> grants);
-  // False after the last line.
-  bool next(std::string& line);
+  GrantList(Sources sources, std::vector<enforce::LearnedAddress> grants,
+            bool network_rules = true);
+  // False after the last.
+  bool next(ListEntry& entry);
 
  private:
   [[nodiscard]] enforce::RuleSet::RuleName rule_of(std::uint32_t list) const;

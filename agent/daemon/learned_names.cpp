@@ -11,7 +11,13 @@ bool LearnedNames::record(const dns::Answer& answer,
     ByName& names = addresses_[grant.address];
     const auto [it, added] = names.try_emplace({grant.name_id, answer.fqdn});
     const BootTime expires = std::max(it->second.origin.expires, grant.expires);
-    it->second.origin = {answer.fqdn, answer.cname_chain, answer.source, expires, asker};
+    it->second.origin = {.fqdn = answer.fqdn,
+                         .cname_chain = answer.cname_chain,
+                         .source = answer.source,
+                         .expires = expires,
+                         .asker = asker,
+                         .heard = answer.heard,
+                         .server = answer.server};
     anything_new |= added;
     Heard& heard = heard_[grant.name_id];
     if (!added) {

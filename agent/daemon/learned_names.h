@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -37,6 +38,8 @@ class LearnedNames {
     dns::Answer::Source source = dns::Answer::Source::Resolver;
     BootTime expires{0};
     Asker asker;
+    BootTime heard{0};                     // the latest answer
+    std::optional<net::IpAddress> server;  // who gave it, if known
   };
 
   explicit LearnedNames(std::size_t max_origins = kMaxOrigins) : max_origins_(max_origins) {}

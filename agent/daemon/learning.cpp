@@ -87,7 +87,9 @@ void DaemonImpl::on_answer(const dns::Answer& answer) {
     spdlog::error("{}: {}", answer.fqdn, r.error().message);
     return;
   }
-  spdlog::log(learned_.record(answer, grants) ? spdlog::level::info : spdlog::level::debug,
+  dns::Answer heard = answer;
+  heard.heard = clock_.now();
+  spdlog::log(learned_.record(heard, grants) ? spdlog::level::info : spdlog::level::debug,
               "{} -> {}, ttl {} s, resolved ahead of use", answer.fqdn, text_of(answer.addresses),
               answer.ttl.count());
 }
@@ -105,7 +107,13 @@ void DaemonImpl::rejudge_learned() {
     auto grants = grants_for(compiled_.names, k.origin.fqdn, k.address, k.origin.expires);
     // What it was granted under before stands beside, if the policy still has that pattern.
     if (ids.contains(k.name_id)) grants.push_back({k.address, k.name_id, k.origin.expires});
-    learned_.record({k.origin.source, k.origin.fqdn, k.origin.cname_chain, {k.address}, seconds(0)},
+    learned_.record({.source = k.origin.source,
+                     .fqdn = k.origin.fqdn,
+                     .cname_chain = k.origin.cname_chain,
+                     .addresses = {k.address},
+                     .ttl = seconds(0),
+                     .heard = k.origin.heard,
+                     .server = k.origin.server},
                     grants, k.origin.asker);
   }
 }
@@ -214,8 +222,13 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
   if (type != dns::RecordType::A && type != dns::RecordType::Aaaa) return;
   const auto reply = dns::parse_reply(message, question.name, type);
   if (!reply) return;
-  dns::Answer answer{dns::Answer::Source::Kernel, question.name, reply->cname_chain,
-                     reply->addresses, seconds(event.ttl_s)};
+  const dns::Answer answer{.source = dns::Answer::Source::Kernel,
+                           .fqdn = question.name,
+                           .cname_chain = reply->cname_chain,
+                           .addresses = reply->addresses,
+                           .ttl = seconds(event.ttl_s),
+                           .heard = BootTime(static_cast<std::int64_t>(event.time_ns)),
+                           .server = address_of(event.server)};
   const BootTime expires = BootTime(static_cast<std::int64_t>(event.time_ns)) +
                            std::clamp(answer.ttl, kMinTtl, kMaxTtl) + policy_.dns.grace;
   std::vector<enforce::LearnedAddress> grants;

@@ -8,6 +8,11 @@
 #include <iterator>
 
 namespace egressd::daemon {
+namespace {
+
+constexpr std::size_t kRecent = 1024;
+
+}  // namespace
 
 audit::RecordContext Recorder::context() const {
   audit::RecordContext context;
@@ -68,7 +73,17 @@ void Recorder::question_refused(const egressd_dns_event& event, const std::strin
   put(audit::make_record(refused, known));
 }
 
+std::vector<audit::Record> Recorder::recent(const std::function<bool(const audit::Record&)>& wanted,
+                                            std::size_t max) const {
+  std::vector<audit::Record> found;
+  for (auto it = recent_.rbegin(); it != recent_.rend() && found.size() < max; ++it)
+    if (wanted(*it)) found.push_back(*it);
+  return found;
+}
+
 void Recorder::put(const audit::Record& record) {
+  recent_.push_back(record);
+  if (recent_.size() > kRecent) recent_.pop_front();
   if (auto r = sink_->write(record); !r) spdlog::error("{}", r.error().message);
   if (!watchers_.empty()) watchers_.broadcast(record.to_json());
 }

@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "audit/cgroup_path.h"
 #include "audit/record.h"
@@ -29,6 +32,10 @@ class Recorder {
   void question_refused(const egressd_dns_event& event, const std::string& name);
 
   void watch(const control::Responder& responder) { watchers_.add(responder); }
+  // The latest of those that `wanted` says yes to, newest first; few are kept.
+  [[nodiscard]] std::vector<audit::Record> recent(
+      const std::function<bool(const audit::Record&)>& wanted, std::size_t max) const;
+
   // For log rotation.
   Result<void> reopen() { return sink_->reopen(); }
   // Records the sink could not write.
@@ -44,6 +51,7 @@ class Recorder {
   const RuleHistory& rules_;
   const LearnedNames& names_;
   control::Watchers watchers_;
+  std::deque<audit::Record> recent_;  // newest last
 };
 
 }  // namespace egressd::daemon

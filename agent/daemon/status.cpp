@@ -172,6 +172,8 @@ std::string to_json(const ListEntry& entry) {
                       {"pattern", entry.pattern},
                       {"cname_chain", entry.cname_chain}};
   if (entry.expires_in) json["expires_in_seconds"] = entry.expires_in->count();
+  if (entry.heard_ago) json["heard_seconds_ago"] = entry.heard_ago->count();
+  if (entry.server) json["server"] = entry.server->to_string();
   if (entry.asked_by) json["asked_by"] = json_of(*entry.asked_by);
   return dump(json);
 }

@@ -57,7 +57,9 @@ struct ListEntry {
   std::string source;  // policy | resolver | kernel | proxy | earlier run
   std::vector<std::string> cname_chain;
   std::optional<std::chrono::seconds> expires_in;
-  std::optional<AskedBy> asked_by;  // learned in the kernel only
+  std::optional<std::chrono::seconds> heard_ago;  // the latest answer; absent: not known
+  std::optional<net::IpAddress> server;           // who gave it
+  std::optional<AskedBy> asked_by;                // learned in the kernel only
 };
 
 std::string to_json(const StatusReport& report);

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "net/ip_address.h"
 
 namespace egressd::dns {
@@ -17,6 +19,8 @@ struct Answer {
   std::vector<std::string> cname_chain;  // names the answer led through, in order, canonical
   std::vector<net::IpAddress> addresses;
   std::chrono::seconds ttl{0};  // smallest TTL on the way from name to address
+  BootTime heard{0};
+  std::optional<net::IpAddress> server;  // who gave it, if known
 };
 
 }  // namespace egressd::dns
