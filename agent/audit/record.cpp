@@ -11,6 +11,8 @@
 
 #include "audit/cgroup_path.h"
 #include "audit/process.h"
+#include "audit/user_names.h"
+#include "audit/workload.h"
 #include "base/clock.h"
 
 namespace egressd::audit {
@@ -269,6 +271,7 @@ Record make_record(const egressd_event& event, const RecordContext& context) {
   r.collection = context.collection;
   r.rule = context.rule;
   r.fqdns = context.fqdns;
+  r.cname_chain = context.cname_chain;
   r.cgroup_id = event.cgroup_id;
   r.length = event.length;
   r.socket_cookie = event.socket_cookie;
@@ -278,11 +281,15 @@ Record make_record(const egressd_event& event, const RecordContext& context) {
     r.tid = event.pid;
     r.uid = event.uid;
     r.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
-    r.exe = read_exe(context.proc_root, {.tgid = event.tgid,
+    if (context.users != nullptr) r.user = context.users->find(event.uid);
+    auto program =
+        read_program(context.proc_root, {.tgid = event.tgid,
                                          .tid = event.pid,
                                          .comm = r.comm,
                                          .seen_at_ns = event.time_ns,
                                          .seen_acting = event.hook != EGRESSD_HOOK_PACKET});
+    r.exe = std::move(program.exe);
+    r.cmdline = std::move(program.cmdline);
   }
   if (event.cgroup_id != 0) {
     std::optional<std::string> path;
@@ -291,6 +298,10 @@ Record make_record(const egressd_event& event, const RecordContext& context) {
     else if (!context.cgroup2_mount.empty())
       path = CgroupPaths(context.cgroup2_mount).find(event.cgroup_id);
     r.cgroup = path.value_or("");
+    auto workload = workload_of(r.cgroup);
+    r.unit = std::move(workload.unit);
+    r.container_id = std::move(workload.container_id);
+    r.pod_uid = std::move(workload.pod_uid);
   }
   return r;
 }

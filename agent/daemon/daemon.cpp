@@ -22,6 +22,7 @@
 #include "audit/json_lines_sink.h"
 #include "audit/record.h"
 #include "audit/ring_reader.h"
+#include "audit/user_names.h"
 #include "control/server.h"
 #include "daemon/compiler.h"
 #include "daemon/file_watch.h"
@@ -193,6 +194,7 @@ class DaemonImpl final : public Daemon {
   bool earlier_names_hold_ = true;
 
   std::unique_ptr<audit::CgroupPaths> cgroup_paths_;
+  audit::UserNames users_;
   std::unique_ptr<audit::EventReader> events_;
   std::unique_ptr<audit::RingReader> dns_events_;
   EventLoop::TimerId events_timer_ = 0;
@@ -795,6 +797,7 @@ void DaemonImpl::on_dns_denied(const egressd_dns_event& event, const std::string
   if (!question.empty()) context.fqdns = {question};
   context.cgroup2_mount = cgroup_paths_->mount();
   context.cgroup_paths = cgroup_paths_.get();
+  context.users = &users_;
   put_on_record(audit::make_record(denied, context));
 }
 
@@ -817,9 +820,13 @@ void DaemonImpl::on_event(const egressd_event& event) {
     context.collection = name->collection;
     context.rule = name->rule;
   }
-  context.fqdns = learned_.fqdns(address_of(event.daddr));
+  const auto destination = address_of(event.daddr);
+  context.fqdns = learned_.fqdns(destination);
+  if (!context.fqdns.empty())
+    context.cname_chain = learned_.cname_chain(destination, context.fqdns.front());
   context.cgroup2_mount = cgroup_paths_->mount();
   context.cgroup_paths = cgroup_paths_.get();
+  context.users = &users_;
   put_on_record(audit::make_record(event, context));
 }
 
