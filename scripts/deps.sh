@@ -14,7 +14,7 @@ sandbox_packages=(
   iproute2 util-linux procps mount dnsmasq-base nginx-light openssl curl ca-certificates
 )
 test_packages=(
-  clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 git file
+  clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
   iputils-ping unbound knot nftables
 )
 # What scripts/kernel-matrix.sh boots other kernels with.

@@ -34,20 +34,6 @@ const char* hook_name(std::uint8_t hook) {
   }
 }
 
-// RFC 3339, UTC, always six digits: sorts as text.
-std::string format_time(SystemTime time) {
-  const auto us = std::chrono::floor<std::chrono::microseconds>(time.time_since_epoch());
-  const auto s = std::chrono::floor<std::chrono::seconds>(us);
-  const std::time_t seconds = s.count();
-  tm utc{};
-  ::gmtime_r(&seconds, &utc);
-  std::array<char, 96> out{};
-  std::snprintf(out.data(), out.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.tm_year + 1900,
-                utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                static_cast<int>((us - s).count()));
-  return out.data();
-}
-
 std::optional<SystemTime> parse_time(const std::string& text) {
   tm utc{};
   int us = 0;
@@ -113,6 +99,19 @@ void pad(std::string& line, std::size_t column) {
 }
 
 }  // namespace
+
+std::string format_time(SystemTime time) {
+  const auto us = std::chrono::floor<std::chrono::microseconds>(time.time_since_epoch());
+  const auto s = std::chrono::floor<std::chrono::seconds>(us);
+  const std::time_t seconds = s.count();
+  tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  std::array<char, 96> out{};
+  std::snprintf(out.data(), out.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.tm_year + 1900,
+                utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+                static_cast<int>((us - s).count()));
+  return out.data();
+}
 
 std::string printable(std::string_view text) {
   constexpr std::string_view kHex = "0123456789abcdef";

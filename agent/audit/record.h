@@ -22,6 +22,9 @@ const char* reason_text(std::uint32_t reason);
 // and files are chosen by whoever is being watched and must not reach a terminal as they are.
 std::string printable(std::string_view text);
 
+// RFC 3339, UTC, always six digits: sorts as text.
+std::string format_time(std::chrono::system_clock::time_point time);
+
 class CgroupPaths;  // audit/cgroup_path.h
 class UserNames;    // audit/user_names.h
 

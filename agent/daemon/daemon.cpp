@@ -19,7 +19,6 @@
 
 #include "audit/cgroup_path.h"
 #include "audit/event_reader.h"
-#include "audit/json_lines_sink.h"
 #include "audit/record.h"
 #include "audit/ring_reader.h"
 #include "audit/user_names.h"
@@ -203,7 +202,7 @@ class DaemonImpl final : public Daemon {
   BootTime settled_{0};
   // Names whose answers are too long for the kernel to learn from, newest last.
   std::deque<std::string> large_names_;
-  std::unique_ptr<audit::Sink> sink_;
+  std::unique_ptr<audit::FanOutSink> sink_;
   control::Watchers watchers_;
   control::Watchers dns_watchers_;
   std::unique_ptr<control::Server> control_;
@@ -537,6 +536,7 @@ void DaemonImpl::sweep() {
   if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);
   learned_.forget(now - kRememberExpired);
   guarded_.clear();
+  sink_->flush();
   sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
 }
 
@@ -633,9 +633,8 @@ void DaemonImpl::on_answer(const dns::Answer& answer) {
 }
 
 Result<void> DaemonImpl::open_sink() {
-  auto sink = options_.audit_log == "-" ? audit::JsonLinesSink::open_descriptor(STDOUT_FILENO)
-                                        : audit::JsonLinesSink::open_file(options_.audit_log);
-  if (!sink) return std::unexpected(std::move(sink.error()).context("audit log"));
+  auto sink = open_sinks(options_.audit);
+  if (!sink) return std::unexpected(std::move(sink.error()));
   sink_ = std::move(*sink);
   return {};
 }
@@ -966,6 +965,8 @@ StatusReport DaemonImpl::status_report() {
   if (auto count = backend_->count_learned()) report.learned_entries = *count;
   report.resolver = resolver_->status();
   report.audit_lost = sink_->lost();
+  for (const auto& sink : sink_->sinks())
+    report.audit_sinks.push_back({sink->name(), sink->lost()});
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
   if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
     report.warnings.push_back(

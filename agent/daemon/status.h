@@ -40,7 +40,12 @@ struct StatusReport {
   enforce::Counters counters;
   std::size_t learned_entries = 0;
   std::vector<dns::Resolver::NameStatus> resolver;
-  std::uint64_t audit_lost = 0;
+  std::uint64_t audit_lost = 0;  // by all sinks
+  struct AuditSink {
+    std::string name;
+    std::uint64_t lost = 0;
+  };
+  std::vector<AuditSink> audit_sinks;
   std::vector<std::string> warnings;
 };
 

@@ -12,6 +12,11 @@ mode: enforce
 dns:
   servers: [$DNS4]
 collections:
+  - name: never
+    priority: 100
+    action: deny
+    rules:
+      - {name: not there, addresses: [198.51.100.66], ports: [22], protocols: [tcp]}
   - name: web
     priority: 200
     action: allow
@@ -101,4 +106,18 @@ probe tcp 203.0.113.7 22 >/dev/null || true
 recorded 203.0.113.7
 check "the name" eval '[[ $RECORD == *"\"fqdns\":[\"www.example.com\"]"* ]]'
 check "the names between" eval '[[ $RECORD == *"\"cname_chain\":[\"edge.example.net\"]"* ]]'
+
+# With what else a record can have, the log so far is what its schema says.
+lines=$(audit_lines)
+probe tcp 198.51.100.66 22 >/dev/null || true
+recorded 198.51.100.66
+field rule "not there"
+probe raw-tcp 198.51.100.67 22 >/dev/null || true
+recorded 198.51.100.67
+field source "$CLIENT4"
+expect_unasked other.example.com "a name no rule has"
+keys=(collection rule source source_port fqdns cname_chain pid tid uid user comm exe cmdline cgroup_id
+  cgroup unit container_id pod_uid length socket_cookie)
+check "every record is valid by the schema" /usr/bin/python3 ../support/check_records.py \
+  ../../deploy/schema/audit-record-1.json "$SANDBOX_AUDIT" "${keys[@]}"
 finish
