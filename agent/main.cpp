@@ -99,6 +99,8 @@ int main(int argc, char** argv) {
       ->add_option("--audit-keep", options.audit.keep, "How many old files --audit-max-size keeps")
       ->check(CLI::Range(1u, 1000u))
       ->capture_default_str();
+  run_command->add_flag("--audit-journal", options.audit.journal,
+                        "Denial records to systemd's journal, with a field for each key");
   run_command
       ->add_option("--max-learned", options.max_learned,
                    "Addresses learned from DNS the kernel holds at most")

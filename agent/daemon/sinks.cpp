@@ -8,6 +8,7 @@
 
 #include "audit/azfw_format.h"
 #include "audit/format.h"
+#include "audit/journal_sink.h"
 #include "audit/json_lines_sink.h"
 
 namespace egressd::daemon {
@@ -48,6 +49,11 @@ Result<std::unique_ptr<audit::FanOutSink>> open_sinks(const AuditOptions& option
     auto log = open_log(options, options.log.value_or("-"));
     if (!log) return std::unexpected(std::move(log.error()).context("audit log"));
     sinks.push_back(std::move(*log));
+  }
+  if (options.journal) {
+    auto journal = audit::JournalSink::open();
+    if (!journal) return std::unexpected(std::move(journal.error()).context("audit journal"));
+    sinks.push_back(std::move(*journal));
   }
   return std::make_unique<audit::FanOutSink>(std::move(sinks));
 }
