@@ -101,6 +101,9 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   run_command->add_flag("--audit-journal", options.audit.journal,
                         "Denial records to systemd's journal, with a field for each key");
+  run_command->add_option("--audit-syslog", options.audit.syslog,
+                          "Denial records to syslog (RFC 5424): unix, unix:/path or ADDRESS:PORT "
+                          "(UDP)");
   run_command
       ->add_option("--max-learned", options.max_learned,
                    "Addresses learned from DNS the kernel holds at most")

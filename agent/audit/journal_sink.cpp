@@ -1,10 +1,6 @@
 #include "audit/journal_sink.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
-
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 namespace egressd::audit {
@@ -75,29 +71,13 @@ std::string entry(const Gap& gap) {
 }  // namespace
 
 Result<std::unique_ptr<JournalSink>> JournalSink::open(std::string path) {
-  if (path.size() >= sizeof(sockaddr_un::sun_path))
-    return std::unexpected(Error::of(path + " is too long for the path of a socket"));
-  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return std::unexpected(Error::from_errno("socket for the journal"));
-  auto sink = std::unique_ptr<JournalSink>(new JournalSink(std::move(path), std::move(fd)));
+  auto socket = Datagram::to_path(path);
+  if (!socket) return std::unexpected(std::move(socket.error()));
   // An empty datagram is no entry: journald drops it.
-  if (!sink->send({}) && errno != EAGAIN)
-    return std::unexpected(Error::from_errno("no journald listens on " + sink->path_ +
-                                             " (leave out --audit-journal)"));
-  return sink;
-}
-
-bool JournalSink::send(const std::string& datagram) {
-  sockaddr_un to{};
-  to.sun_family = AF_UNIX;
-  std::memcpy(to.sun_path, path_.c_str(), path_.size() + 1);
-  while (true) {
-    const auto n =
-        ::sendto(fd_.get(), datagram.data(), datagram.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
-                 reinterpret_cast<sockaddr*>(&to), sizeof(to));
-    if (n >= 0) return true;
-    if (errno != EINTR) return false;
-  }
+  if (!socket->send({}) && errno != EAGAIN)
+    return std::unexpected(
+        Error::from_errno("no journald listens on " + path + " (leave out --audit-journal)"));
+  return std::unique_ptr<JournalSink>(new JournalSink(std::move(path), std::move(*socket)));
 }
 
 Result<void> JournalSink::write(const Record& record) { return write_entry(entry(record), 1); }
@@ -107,14 +87,14 @@ Result<void> JournalSink::write(const Gap& gap) { return write_entry(entry(gap),
 Result<void> JournalSink::write_entry(const std::string& datagram, std::uint64_t records) {
   flush();
   // Behind a gap that is not noted yet nothing is written, or it would seem to be later.
-  if (!losses_.pending() && send(datagram)) return {};
+  if (!losses_.pending() && socket_.send(datagram)) return {};
   auto first = losses_.once(Error::from_errno("write to " + name()));
   losses_.add(records);
   return first;
 }
 
 void JournalSink::flush() {
-  if (losses_.pending() && send(entry(losses_.gap()))) losses_.noted();
+  if (losses_.pending() && socket_.send(entry(losses_.gap()))) losses_.noted();
 }
 
 }  // namespace egressd::audit

@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "audit/datagram.h"
 #include "audit/sink.h"
-#include "base/unique_fd.h"
 
 namespace egressd::audit {
 
@@ -38,12 +38,12 @@ class JournalSink final : public Sink {
   [[nodiscard]] std::string name() const override { return "journal " + path_; }
 
  private:
-  JournalSink(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
-  bool send(const std::string& datagram);
+  JournalSink(std::string path, Datagram socket)
+      : path_(std::move(path)), socket_(std::move(socket)) {}
   Result<void> write_entry(const std::string& datagram, std::uint64_t records);
 
   std::string path_;
-  UniqueFd fd_;
+  Datagram socket_;
   Losses losses_;
 };
 

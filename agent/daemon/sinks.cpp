@@ -10,6 +10,7 @@
 #include "audit/format.h"
 #include "audit/journal_sink.h"
 #include "audit/json_lines_sink.h"
+#include "audit/syslog_sink.h"
 
 namespace egressd::daemon {
 namespace {
@@ -35,17 +36,16 @@ Result<std::unique_ptr<audit::JsonLinesSink>> open_log(const AuditOptions& optio
   if (path != "-")
     return audit::JsonLinesSink::open_file(path,
                                            {std::move(*format), {options.max_size, options.keep}});
-  if (options.max_size != 0)
-    return std::unexpected(
-        Error::of("standard output cannot be rotated: --audit-max-size needs --audit-log FILE"));
   return audit::JsonLinesSink::open_descriptor(STDOUT_FILENO, std::move(*format));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<audit::FanOutSink>> open_sinks(const AuditOptions& options) {
+  if (options.max_size != 0 && (!options.log || *options.log == "-"))
+    return std::unexpected(Error::of("--audit-max-size needs --audit-log FILE"));
   std::vector<std::unique_ptr<audit::Sink>> sinks;
-  if (options.log || !options.journal) {
+  if (options.log || (!options.journal && options.syslog.empty())) {
     auto log = open_log(options, options.log.value_or("-"));
     if (!log) return std::unexpected(std::move(log.error()).context("audit log"));
     sinks.push_back(std::move(*log));
@@ -54,6 +54,13 @@ Result<std::unique_ptr<audit::FanOutSink>> open_sinks(const AuditOptions& option
     auto journal = audit::JournalSink::open();
     if (!journal) return std::unexpected(std::move(journal.error()).context("audit journal"));
     sinks.push_back(std::move(*journal));
+  }
+  if (!options.syslog.empty()) {
+    auto format = format_of(options);
+    if (!format) return std::unexpected(std::move(format.error()));
+    auto syslog = audit::SyslogSink::open(options.syslog, {std::move(*format), host_name()});
+    if (!syslog) return std::unexpected(std::move(syslog.error()).context("audit syslog"));
+    sinks.push_back(std::move(*syslog));
   }
   return std::make_unique<audit::FanOutSink>(std::move(sinks));
 }
