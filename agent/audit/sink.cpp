@@ -5,7 +5,7 @@ namespace {
 
 // Every sink has its turn, whatever became of the others; their errors as one.
 template <typename Sinks, typename Do>
-Result<void> each(const Sinks& sinks, Do&& todo) {
+Result<void> each(const Sinks& sinks, const Do& todo) {
   Error error;
   for (const auto& sink : sinks) {
     auto r = todo(*sink);

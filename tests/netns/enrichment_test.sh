@@ -23,7 +23,7 @@ collections:
     rules:
       - {name: hub, fqdns: [www.example.com], protocols: [tcp], ports: [443]}
 END
-DNS_ARGS=(--cname=www.example.com,edge.example.net)
+DNS_ARGS=("--cname=www.example.com,edge.example.net")
 dns_stop
 dns_start
 dns_set edge.example.net 203.0.113.7
@@ -63,7 +63,7 @@ field comm egressd_probe
 field uid 65534
 field user nobody
 field cgroup "/${SANDBOX_CGROUP##*/}"
-check "what can no longer be read is absent" eval '[[ $RECORD != *exe* && $RECORD != *cmdline* ]]'
+check "what can no longer be read is absent" test "$(grep -cE '"(exe|cmdline)"' <<<"$RECORD")" -eq 0
 
 lines=$(audit_lines)
 spawn in_client "$EGRESSD_PROBE" tcp 198.51.100.10 22 --linger 500 >/dev/null
@@ -104,8 +104,8 @@ expect_ok "by name" resolve www.example.com 443
 lines=$(audit_lines)
 probe tcp 203.0.113.7 22 >/dev/null || true
 recorded 203.0.113.7
-check "the name" eval '[[ $RECORD == *"\"fqdns\":[\"www.example.com\"]"* ]]'
-check "the names between" eval '[[ $RECORD == *"\"cname_chain\":[\"edge.example.net\"]"* ]]'
+check "the name" grep -qF '"fqdns":["www.example.com"]' <<<"$RECORD"
+check "the names between" grep -qF '"cname_chain":["edge.example.net"]' <<<"$RECORD"
 
 # With what else a record can have, the log so far is what its schema says.
 lines=$(audit_lines)

@@ -51,8 +51,8 @@ for pair in EGRESSD_RULE="not there" EGRESSD_PORT=22 EGRESSD_COMM=egressd_probe 
   SYSLOG_IDENTIFIER=egressd EGRESSD_REASON=deny_rule _PID="$SANDBOX_AGENT"; do
   check "$pair" grep -qF "\"${pair%%=*}\":\"${pair#*=}\"" <<<"$entry"
 done
-check "readable without fields" eval \
-  '[[ $(FORMAT=cat entries EGRESSD_DESTINATION=198.51.100.66) == *DENIED*198.51.100.66:22* ]]'
+check "readable without fields" grep -q 'DENIED.*198.51.100.66:22' \
+  <<<"$(FORMAT="cat" entries EGRESSD_DESTINATION=198.51.100.66)"
 check "and in the file, too" grep -q '"198.51.100.66"' "$SANDBOX_DIR/also.jsonl"
 
 # journald stands still: its queue fills up, and nobody waits.
@@ -62,7 +62,8 @@ in_client bash -c 'for ((port = 1; port <= 700; port++)); do : 2>/dev/null >"/de
   2>/dev/null || true
 lost() { (($(status_number records_lost) >= 1)); }
 check "what the queue does not take is lost and counted" wait_until 5 lost
-check "the file has all" wait_until 5 test "$(grep -c '"198.51.100.9"' "$SANDBOX_DIR/also.jsonl")" -eq 700
+all() { (($(grep -c '"198.51.100.9"' "$SANDBOX_DIR/also.jsonl") == 700)); }
+check "the file has all" wait_until 5 all
 count=$(status_number records_lost)
 kill -CONT "$JOURNALD"
 drained() { (($(entries EGRESSD_DESTINATION=198.51.100.9 | wc -l) == 700 - count)); }
@@ -79,6 +80,7 @@ journald_up
 probe tcp 198.51.100.12 22 >/dev/null || true
 check "after its restart the next one is there" wait_until 5 has EGRESSD_DESTINATION=198.51.100.12
 check "behind the gap" has "MESSAGE_ID=$gap_id" EGRESSD_COUNT=1
-check "status names both sinks" eval \
-  '[[ $(ctl status --json) == *also.jsonl* && $(ctl status --json) == *"journal /run/systemd"* ]]'
+status=$(ctl status)
+check "status names the file" grep -qE 'also.jsonl +0 lost' <<<"$status"
+check "and the journal" grep -qE "journal /run/systemd/journal/socket +$((count + 1)) lost" <<<"$status"
 finish

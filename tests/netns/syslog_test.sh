@@ -53,13 +53,13 @@ start_egressd "$POLICY" --audit-syslog "$DNS4:5140"
 probe tcp 198.51.100.9 22 >/dev/null || true
 check "over UDP" wait_until 5 seen "^$header $SANDBOX_AGENT denied {.*\"198.51.100.9\""
 check "nothing on standard output" test "$(audit_lines)" -eq 0
-stop_egressd
+stop_egressd TERM
 start_egressd "$POLICY" --audit-format azfw --audit-log - --audit-syslog "unix:$SANDBOX_DIR/log.sock"
 probe tcp 198.51.100.10 22 >/dev/null || true
 check "on a local socket" wait_until 5 seen "^$header $SANDBOX_AGENT denied {.*\"DestinationIp\":\"198.51.100.10\""
 check "and on standard output, with Azure's columns" wait_until 5 audit_records 0 \
   '"Type":"AZFWNetworkRule"' "\"Computer\":\"$(uname -n)\"" '"DestinationIp":"198.51.100.10"'
-stop_egressd
+stop_egressd TERM
 
 # Inside the judged cgroup the agent may not send to a server that no rule has.
 EGRESSD_INSIDE=1 start_egressd "$POLICY" --audit-log - --audit-syslog "$DNS4:5140"
@@ -67,7 +67,8 @@ lines=$(audit_lines)
 probe tcp 198.51.100.11 22 >/dev/null || true
 own() { audit_records "$lines" "\"pid\":$SANDBOX_AGENT,"; }
 check "its own datagram is refused and recorded" wait_until 5 own
-check "and lost" wait_until 5 eval '(($(status_number records_lost) >= 1))'
+lost() { (($(status_number records_lost) >= 1)); }
+check "and lost" wait_until 5 lost
 check "the agent says so" grep -q 'write to syslog.*Operation not permitted' "$SANDBOX_DIR/egressd.log"
 # A second later one more try may follow, not a flood.
 sleep 1.2
