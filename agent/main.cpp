@@ -80,10 +80,31 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   run_command->add_option("--socket", options.socket_path, "Control socket of egressctl")
       ->capture_default_str();
+  run_command->add_option(
+      "--audit-log", options.audit.log,
+      "File for denial records (JSON lines), '-' for standard output (the default, "
+      "unless another --audit- option says where)");
   run_command
-      ->add_option("--audit-log", options.audit_log,
-                   "File for denial records (JSON lines), '-' for standard output")
+      ->add_option("--audit-format", options.audit.format,
+                   "Keys of the lines: egressd's own, or the columns of Azure Firewall's tables")
+      ->check(CLI::IsMember({"json", "azfw"}))
       ->capture_default_str();
+  run_command->add_option("--audit-resource-id", options.audit.resource_id,
+                          "This machine's _ResourceId in --audit-format azfw");
+  run_command
+      ->add_option("--audit-max-size", options.audit.max_size,
+                   "Size (bytes, or 100MB and the like) at which FILE becomes FILE.1; 0: never")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  run_command
+      ->add_option("--audit-keep", options.audit.keep, "How many old files --audit-max-size keeps")
+      ->check(CLI::Range(1u, 1000u))
+      ->capture_default_str();
+  run_command->add_flag("--audit-journal", options.audit.journal,
+                        "Denial records to systemd's journal, with a field for each key");
+  run_command->add_option("--audit-syslog", options.audit.syslog,
+                          "Denial records to syslog (RFC 5424): unix, unix:/path or ADDRESS:PORT "
+                          "(UDP)");
   run_command
       ->add_option("--max-learned", options.max_learned,
                    "Addresses learned from DNS the kernel holds at most")

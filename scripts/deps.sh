@@ -14,8 +14,8 @@ sandbox_packages=(
   iproute2 util-linux procps mount dnsmasq-base nginx-light openssl curl ca-certificates
 )
 test_packages=(
-  clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 git file
-  iputils-ping unbound knot nftables
+  clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
+  iputils-ping unbound knot nftables systemd rsyslog
 )
 # What scripts/kernel-matrix.sh boots other kernels with.
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
@@ -55,7 +55,7 @@ if [[ $EUID -ne 0 ]]; then
 fi
 printf 'packages: installing %d of %d: %s\n' "${#missing[@]}" "${#wanted[@]}" "${missing[*]}"
 
-# nginx, knot and unbound come with services. The tests start their own in a sandbox; the
+# nginx, knot, rsyslog and unbound come with services. The tests start their own in a sandbox; the
 # machine's must neither start now nor at the next boot.
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
@@ -97,7 +97,7 @@ apt update || printf 'packages: apt-get update failed, trying with the lists the
 apt install --no-install-recommends "${missing[@]}"
 
 if [[ -d /run/systemd/system ]]; then
-  for service in nginx knot unbound; do
+  for service in nginx knot rsyslog unbound; do
     for package in "${missing[@]}"; do
       if [[ $package == "$service"* ]]; then
         systemctl --quiet disable "$service.service"

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <cstdio>
 #include <utility>
 
 namespace egressd::audit {
@@ -33,12 +34,18 @@ ssize_t write_without_sigpipe(int fd, std::string_view bytes) {
   return n;
 }
 
-Result<UniqueFd> open_for_append(const std::string& path) {
+Result<UniqueFd> open_for_append(const std::string& path, int flags = 0) {
   // O_NONBLOCK: opening a FIFO without a reader fails instead of waiting for one.
   UniqueFd fd(::open(path.c_str(),
-                     O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0640));
+                     O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags,
+                     0640));
   if (!fd) return std::unexpected(Error::from_errno("open " + path));
   return fd;
+}
+
+std::uint64_t size_of(int fd) {
+  struct stat st{};
+  return ::fstat(fd, &st) == 0 ? static_cast<std::uint64_t>(st.st_size) : 0;
 }
 
 }  // namespace
@@ -48,19 +55,27 @@ Result<JsonLinesSink::Kind> JsonLinesSink::kind_of(int fd, const std::string& na
   if (::fstat(fd, &st) != 0) return std::unexpected(Error::from_errno("stat " + name));
   if (S_ISSOCK(st.st_mode)) return Kind::Socket;
   if (S_ISFIFO(st.st_mode)) return Kind::Pipe;
-  if (S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)) return Kind::File;
+  if (S_ISREG(st.st_mode)) return Kind::File;
+  if (S_ISCHR(st.st_mode)) return Kind::Device;
   return std::unexpected(Error::of(name + " is no file, pipe or device that records can go to"));
 }
 
-Result<std::unique_ptr<JsonLinesSink>> JsonLinesSink::open_file(const std::string& path) {
+Result<std::unique_ptr<JsonLinesSink>> JsonLinesSink::open_file(const std::string& path,
+                                                                Options options) {
   auto fd = open_for_append(path);
   if (!fd) return std::unexpected(std::move(fd.error()));
   const auto kind = kind_of(fd->get(), path);
   if (!kind) return std::unexpected(kind.error());
-  return std::unique_ptr<JsonLinesSink>(new JsonLinesSink(path, std::move(*fd), *kind));
+  if (options.rotation.max_size != 0 && *kind != Kind::File)
+    return std::unexpected(Error::of(path + " is no regular file and cannot be rotated"));
+  auto sink = std::unique_ptr<JsonLinesSink>(
+      new JsonLinesSink(path, std::move(*fd), *kind, std::move(options)));
+  sink->written_ = size_of(sink->fd_.get());
+  return sink;
 }
 
-Result<std::unique_ptr<JsonLinesSink>> JsonLinesSink::open_descriptor(int fd) {
+Result<std::unique_ptr<JsonLinesSink>> JsonLinesSink::open_descriptor(
+    int fd, std::shared_ptr<const Format> format) {
   const auto name = "descriptor " + std::to_string(fd);
   const auto kind = kind_of(fd, name);
   if (!kind) return std::unexpected(kind.error());
@@ -73,7 +88,8 @@ Result<std::unique_ptr<JsonLinesSink>> JsonLinesSink::open_descriptor(int fd) {
   }
   if (!own) own.reset(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
   if (!own) return std::unexpected(Error::from_errno("duplicate " + name));
-  return std::unique_ptr<JsonLinesSink>(new JsonLinesSink({}, std::move(own), *kind));
+  return std::unique_ptr<JsonLinesSink>(
+      new JsonLinesSink({}, std::move(own), *kind, {std::move(format), {}}));
 }
 
 std::size_t JsonLinesSink::write_some(std::string_view bytes) {
@@ -104,26 +120,67 @@ std::size_t JsonLinesSink::write_some(std::string_view bytes) {
   return done;
 }
 
-Result<void> JsonLinesSink::write(const Record& record) {
-  std::string out;
-  if (torn_) out.push_back('\n');
-  if (lost_in_a_row_ > 0)
-    out += "{\"schema\":" + std::to_string(Record::kSchema) +
-           ",\"lost\":" + std::to_string(lost_in_a_row_) + "}\n";
-  out += record.to_json();
-  out.push_back('\n');
+bool JsonLinesSink::take_back(std::size_t done) {
+  struct stat st{};
+  // O_APPEND leaves the offset behind what was written.
+  const auto end = ::lseek(fd_.get(), 0, SEEK_CUR);
+  return end >= static_cast<off_t>(done) && ::fstat(fd_.get(), &st) == 0 && st.st_size == end &&
+         ::ftruncate(fd_.get(), end - static_cast<off_t>(done)) == 0;
+}
 
-  const auto done = write_some(out);
-  if (done == out.size()) {
-    torn_ = false;
-    lost_in_a_row_ = 0;
-    return {};
+bool JsonLinesSink::put(std::string_view bytes) {
+  if (!rest_.empty()) {
+    rest_.erase(0, write_some(rest_));
+    if (!rest_.empty()) return false;
   }
-  auto error = Error::from_errno(path_.empty() ? "write audit record" : "write " + path_);
-  if (done > 0) torn_ = out[done - 1] != '\n';
-  ++lost_;
-  if (lost_in_a_row_++ > 0) return {};
-  return std::unexpected(std::move(error));
+  const auto done = write_some(bytes);
+  const int err = errno;
+  written_ += done;
+  if (done == bytes.size()) return true;
+  if (done > 0 && kind_ == Kind::File && take_back(done)) {
+    written_ -= done;
+    errno = err;
+    return false;
+  }
+  if (done == 0) {
+    errno = err;
+    return false;
+  }
+  rest_ = bytes.substr(done);
+  return true;
+}
+
+Result<void> JsonLinesSink::write(const Record& record) {
+  return write_line(options_.format->line(record) + '\n', 1);
+}
+
+Result<void> JsonLinesSink::write(const Gap& gap) {
+  return write_line(options_.format->line(gap) + '\n', gap.count);
+}
+
+Result<void> JsonLinesSink::write_line(std::string line, std::uint64_t records) {
+  if (losses_.pending()) line = options_.format->line(losses_.gap()) + '\n' + line;
+  auto rotated = rotate_for(line.size());
+  if (put(line)) {
+    losses_.noted();
+    return rotated;
+  }
+  auto first = losses_.once(Error::from_errno("write " + name()));
+  losses_.add(records);
+  return first;
+}
+
+void JsonLinesSink::flush() {
+  if (!losses_.pending() && rest_.empty()) return;
+  if (!losses_.pending()) {
+    (void)put({});
+  } else if (put(options_.format->line(losses_.gap()) + '\n')) {
+    losses_.noted();
+  }
+}
+
+std::string JsonLinesSink::name() const {
+  return path_.empty() ? "audit records to standard output" : path_;
 }
 
 Result<void> JsonLinesSink::reopen() {
@@ -132,9 +189,56 @@ Result<void> JsonLinesSink::reopen() {
   if (!fd) return std::unexpected(std::move(fd.error()));
   const auto kind = kind_of(fd->get(), path_);
   if (!kind) return std::unexpected(kind.error());
+  if (!rest_.empty()) losses_.add();  // the other half is in the old file
+  rest_.clear();
   fd_ = std::move(*fd);
   kind_ = *kind;
-  torn_ = false;
+  written_ = size_of(fd_.get());
+  next_look_ = 0;
+  return {};
+}
+
+Result<void> JsonLinesSink::rotate_for(std::size_t more) {
+  const auto max = options_.rotation.max_size;
+  if (max == 0 || kind_ != Kind::File || written_ + more <= max || written_ < next_look_) return {};
+  // Somebody may have emptied or moved it, or writes to it as well.
+  written_ = size_of(fd_.get());
+  if (written_ == 0 || written_ + more <= max) return {};
+  auto r = rotate();
+  if (r) {
+    rotation_failed_ = false;
+    return r;
+  }
+  // The file grows on; the next try is when it has done so by as much again.
+  next_look_ = written_ + max;
+  if (std::exchange(rotation_failed_, true)) return {};
+  return r;
+}
+
+Result<void> JsonLinesSink::rotate() {
+  struct stat ours{};
+  struct stat there{};
+  if (::fstat(fd_.get(), &ours) != 0) return std::unexpected(Error::from_errno("stat " + path_));
+  // Put aside by somebody else, who has not said so yet.
+  if (::stat(path_.c_str(), &there) != 0 || there.st_dev != ours.st_dev ||
+      there.st_ino != ours.st_ino)
+    return reopen();
+
+  // First what can fail for want of space or permission: then nothing has moved.
+  const auto next = path_ + ".next";
+  auto fd = open_for_append(next, O_TRUNC | O_NOFOLLOW);
+  if (!fd) return std::unexpected(std::move(fd.error()).context("rotate " + path_));
+  const auto numbered = [this](unsigned number) { return path_ + "." + std::to_string(number); };
+  for (unsigned number = options_.rotation.keep; number > 1; --number) {
+    if (::rename(numbered(number - 1).c_str(), numbered(number).c_str()) != 0 && errno != ENOENT)
+      return std::unexpected(Error::from_errno("rotate " + numbered(number - 1)));
+  }
+  if (::rename(path_.c_str(), numbered(1).c_str()) != 0 ||
+      ::rename(next.c_str(), path_.c_str()) != 0)
+    return std::unexpected(Error::from_errno("rotate " + path_));
+  fd_ = std::move(*fd);
+  written_ = 0;
+  next_look_ = 0;
   return {};
 }
 

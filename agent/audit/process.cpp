@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
@@ -12,13 +13,15 @@
 namespace egressd::audit {
 namespace {
 
-std::optional<std::string> read_small(int dir, const char* name) {
+// At most `max` bytes from the beginning.
+std::optional<std::string> read_small(int dir, const char* name, std::size_t max = 1024) {
   const UniqueFd fd(::openat(dir, name, O_RDONLY | O_CLOEXEC));
   if (!fd) return std::nullopt;
-  std::array<char, 1024> buffer{};
-  const auto n = ::read(fd.get(), buffer.data(), buffer.size());
+  std::string text(max, '\0');
+  const auto n = ::read(fd.get(), text.data(), text.size());
   if (n < 0) return std::nullopt;
-  return std::string(buffer.data(), static_cast<std::size_t>(n));
+  text.resize(static_cast<std::size_t>(n));
+  return text;
 }
 
 // Field 22 of proc_pid_stat(5), in nanoseconds since boot, rounded down to a clock tick. comm
@@ -39,9 +42,38 @@ std::optional<std::uint64_t> start_time_ns(const std::string& stat) {
   return ticks * (1'000'000'000 / kPerSecond);
 }
 
+std::string exe_of(int dir) {
+  std::array<char, 4096> link{};
+  const auto n = ::readlinkat(dir, "exe", link.data(), link.size());
+  if (n <= 0 || static_cast<std::size_t>(n) == link.size()) return {};
+  std::string exe(link.data(), static_cast<std::size_t>(n));
+
+  constexpr std::string_view kDeleted = " (deleted)";
+  struct stat st{};
+  // A file may really be called that; one that has no links left cannot.
+  if (exe.ends_with(kDeleted) && (::fstatat(dir, "exe", &st, 0) != 0 || st.st_nlink == 0))
+    exe.resize(exe.size() - kDeleted.size());
+  return exe;
+}
+
+std::string cmdline_of(int dir) {
+  auto text = read_small(dir, "cmdline", kMaxCmdline + 1).value_or("");
+  const bool cut = text.size() > kMaxCmdline;
+  if (cut) {
+    // Not within a character.
+    auto end = kMaxCmdline;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+    text.resize(end);
+  }
+  while (!cut && text.ends_with('\0')) text.pop_back();
+  std::ranges::replace(text, '\0', ' ');
+  if (cut) text += "\u2026";
+  return text;
+}
+
 }  // namespace
 
-std::string read_exe(const std::string& proc_root, const TaskIdentity& task) {
+Program read_program(const std::string& proc_root, const TaskIdentity& task) {
   if (task.tgid == 0) return {};
   // The directory's descriptor stays with this process: once it dies, reads below fail instead
   // of answering for the next owner of the number.
@@ -61,17 +93,7 @@ std::string read_exe(const std::string& proc_root, const TaskIdentity& task) {
     return {};  // neither the name nor the time ties the process to the event
   }
 
-  std::array<char, 4096> link{};
-  const auto n = ::readlinkat(dir.get(), "exe", link.data(), link.size());
-  if (n <= 0 || static_cast<std::size_t>(n) == link.size()) return {};
-  std::string exe(link.data(), static_cast<std::size_t>(n));
-
-  constexpr std::string_view kDeleted = " (deleted)";
-  struct stat st{};
-  // A file may really be called that; one that has no links left cannot.
-  if (exe.ends_with(kDeleted) && (::fstatat(dir.get(), "exe", &st, 0) != 0 || st.st_nlink == 0))
-    exe.resize(exe.size() - kDeleted.size());
-  return exe;
+  return {exe_of(dir.get()), cmdline_of(dir.get())};
 }
 
 }  // namespace egressd::audit

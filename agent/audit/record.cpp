@@ -11,6 +11,8 @@
 
 #include "audit/cgroup_path.h"
 #include "audit/process.h"
+#include "audit/user_names.h"
+#include "audit/workload.h"
 #include "base/clock.h"
 
 namespace egressd::audit {
@@ -30,20 +32,6 @@ const char* hook_name(std::uint8_t hook) {
     default:
       return "unknown";
   }
-}
-
-// RFC 3339, UTC, always six digits: sorts as text.
-std::string format_time(SystemTime time) {
-  const auto us = std::chrono::floor<std::chrono::microseconds>(time.time_since_epoch());
-  const auto s = std::chrono::floor<std::chrono::seconds>(us);
-  const std::time_t seconds = s.count();
-  tm utc{};
-  ::gmtime_r(&seconds, &utc);
-  std::array<char, 96> out{};
-  std::snprintf(out.data(), out.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.tm_year + 1900,
-                utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                static_cast<int>((us - s).count()));
-  return out.data();
 }
 
 std::optional<SystemTime> parse_time(const std::string& text) {
@@ -111,6 +99,19 @@ void pad(std::string& line, std::size_t column) {
 }
 
 }  // namespace
+
+std::string format_time(SystemTime time) {
+  const auto us = std::chrono::floor<std::chrono::microseconds>(time.time_since_epoch());
+  const auto s = std::chrono::floor<std::chrono::seconds>(us);
+  const std::time_t seconds = s.count();
+  tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  std::array<char, 96> out{};
+  std::snprintf(out.data(), out.size(), "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", utc.tm_year + 1900,
+                utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
+                static_cast<int>((us - s).count()));
+  return out.data();
+}
 
 std::string printable(std::string_view text) {
   constexpr std::string_view kHex = "0123456789abcdef";
@@ -269,6 +270,7 @@ Record make_record(const egressd_event& event, const RecordContext& context) {
   r.collection = context.collection;
   r.rule = context.rule;
   r.fqdns = context.fqdns;
+  r.cname_chain = context.cname_chain;
   r.cgroup_id = event.cgroup_id;
   r.length = event.length;
   r.socket_cookie = event.socket_cookie;
@@ -278,11 +280,15 @@ Record make_record(const egressd_event& event, const RecordContext& context) {
     r.tid = event.pid;
     r.uid = event.uid;
     r.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
-    r.exe = read_exe(context.proc_root, {.tgid = event.tgid,
+    if (context.users != nullptr) r.user = context.users->find(event.uid);
+    auto program =
+        read_program(context.proc_root, {.tgid = event.tgid,
                                          .tid = event.pid,
                                          .comm = r.comm,
                                          .seen_at_ns = event.time_ns,
                                          .seen_acting = event.hook != EGRESSD_HOOK_PACKET});
+    r.exe = std::move(program.exe);
+    r.cmdline = std::move(program.cmdline);
   }
   if (event.cgroup_id != 0) {
     std::optional<std::string> path;
@@ -291,6 +297,10 @@ Record make_record(const egressd_event& event, const RecordContext& context) {
     else if (!context.cgroup2_mount.empty())
       path = CgroupPaths(context.cgroup2_mount).find(event.cgroup_id);
     r.cgroup = path.value_or("");
+    auto workload = workload_of(r.cgroup);
+    r.unit = std::move(workload.unit);
+    r.container_id = std::move(workload.container_id);
+    r.pod_uid = std::move(workload.pod_uid);
   }
   return r;
 }

@@ -22,7 +22,11 @@ const char* reason_text(std::uint32_t reason);
 // and files are chosen by whoever is being watched and must not reach a terminal as they are.
 std::string printable(std::string_view text);
 
+// RFC 3339, UTC, always six digits: sorts as text.
+std::string format_time(std::chrono::system_clock::time_point time);
+
 class CgroupPaths;  // audit/cgroup_path.h
+class UserNames;    // audit/user_names.h
 
 // A denied (or would-be denied) connection, with everything known about it.
 struct Record {
@@ -46,12 +50,12 @@ struct Record {
   std::string rule;
   std::vector<std::string> fqdns;        // names this address is known by, best guess first
   std::vector<std::string> cname_chain;  // of fqdns.front(), if DNS gave one
-  std::uint32_t pid = 0;           // thread group id, what `ps` calls PID; 0 = unknown
+  std::uint32_t pid = 0;                 // thread group id, what `ps` calls PID; 0 = unknown
   std::uint32_t tid = 0;
   std::optional<std::uint32_t> uid;  // absent if the process is unknown
   std::string comm;
   std::string exe;      // empty if no longer readable
-  std::string cmdline;  // arguments separated by spaces, empty if not readable
+  std::string cmdline;  // arguments separated by spaces, empty if no longer readable
   std::string user;     // name of uid on this host, empty if it has none
   std::uint64_t cgroup_id = 0;
   std::string cgroup;        // path below the cgroup2 mount, empty if gone
@@ -73,16 +77,18 @@ struct Record {
 struct RecordContext {
   std::string collection = {};  // of event.rule_id in event.generation
   std::string rule = {};
-  std::vector<std::string> fqdns = {};  // of event.daddr
-  std::string cgroup2_mount = {};       // where the cgroup2 hierarchy is mounted
+  std::vector<std::string> fqdns = {};        // of event.daddr
+  std::vector<std::string> cname_chain = {};  // of fqdns.front()
+  std::string cgroup2_mount = {};             // where the cgroup2 hierarchy is mounted
   std::string proc_root = "/proc";
   // Remembers paths between records; must be of the same mount. nullptr: looked up each time.
   CgroupPaths* cgroup_paths = nullptr;
+  UserNames* users = nullptr;  // nullptr: records have no user
 };
 
-// Builds the record: turns boot time into wall-clock time, reads exe from /proc/PID/exe while the
-// process is there (and is still the one that asked: same comm's pid may be reused), and finds
-// the cgroup path by its id.
+// Builds the record: turns boot time into wall-clock time, reads exe and cmdline while the process
+// is there (and is still the one that asked: same comm's pid may be reused), finds the cgroup path
+// by its id and what the path says.
 Record make_record(const egressd_event& event, const RecordContext& context);
 
 }  // namespace egressd::audit

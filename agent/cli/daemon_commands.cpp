@@ -101,6 +101,9 @@ int status(const DaemonOptions& options, Streams io) {
   });
   print_counters(j, "counters", io.out);
   print_counters(j, "stats", io.out);
+  print_array(j, "audit_sinks", io.out, [](const ordered_json& sink) {
+    return std::vector<std::string>{"  " + text_of(sink, "name"), text_of(sink, "lost") + " lost"};
+  });
   print_dns(j, io.out);
   print_array(j, "resolver", io.out, [](const ordered_json& name) {
     const auto resolved = name.find("resolved");

@@ -181,7 +181,9 @@ StatusReport DaemonImpl::status_report() {
   if (auto counters = backend_->counters()) report.counters = *counters;
   if (auto count = backend_->count_learned()) report.learned_entries = *count;
   report.resolver = resolver_->status();
-  report.audit_lost = recorder_->lost();
+  report.audit_lost = recorder_->sink().lost();
+  for (const auto& sink : recorder_->sink().sinks())
+    report.audit_sinks.push_back({sink->name(), sink->lost()});
   if (const auto opening = backend_->opening(); opening && opening->is_open(clock_.now())) {
     report.open_for = std::chrono::ceil<seconds>(opening->until - clock_.now());
     report.warnings.push_back("OPEN by break-glass: nothing is refused for another " +

@@ -2,13 +2,11 @@
 
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <utility>
 
-#include "audit/json_lines_sink.h"
 #include "daemon/daemon_impl.h"
 #include "enforce/bpf_backend.h"
 #include "enforce/cgroup.h"
@@ -161,9 +159,8 @@ void DaemonImpl::attach() {
 }
 
 Result<void> DaemonImpl::open_sink() {
-  auto sink = options_.audit_log == "-" ? audit::JsonLinesSink::open_descriptor(STDOUT_FILENO)
-                                        : audit::JsonLinesSink::open_file(options_.audit_log);
-  if (!sink) return std::unexpected(std::move(sink.error()).context("audit log"));
+  auto sink = open_sinks(options_.audit);
+  if (!sink) return std::unexpected(std::move(sink.error()));
   recorder_ = std::make_unique<Recorder>(std::move(*sink), *cgroup_paths_, rule_history_, learned_);
   return {};
 }

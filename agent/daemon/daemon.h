@@ -9,6 +9,7 @@
 #include "base/event_loop.h"
 #include "base/result.h"
 #include "daemon/name_servers.h"
+#include "daemon/sinks.h"
 
 namespace egressd::daemon {
 
@@ -18,7 +19,7 @@ struct Options {
   std::string state_dir = "/var/lib/egressd";
   std::string bpffs_dir = "/sys/fs/bpf/egressd";
   std::string socket_path = "/run/egressd/control.sock";
-  std::string audit_log = "-";  // file, or "-" for standard output
+  AuditOptions audit;
   ResolvConfPaths resolv_conf;
   std::uint32_t max_learned = 131072;
   // Longest wait for the first answers before enforcement begins on a machine where it is not

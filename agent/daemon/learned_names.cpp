@@ -69,6 +69,18 @@ std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address) cons
   return names;
 }
 
+std::vector<std::string> LearnedNames::cname_chain(const net::IpAddress& address,
+                                                   std::string_view fqdn) const {
+  const auto it = addresses_.find(address);
+  if (it == addresses_.end()) return {};
+  const Origin* latest = nullptr;
+  for (const auto& [key, entry] : it->second) {
+    if (key.second == fqdn && (latest == nullptr || entry.origin.expires > latest->expires))
+      latest = &entry.origin;
+  }
+  return latest == nullptr ? std::vector<std::string>() : latest->cname_chain;
+}
+
 std::vector<LearnedNames::Known> LearnedNames::all() const {
   std::vector<Known> everything;
   for (const auto& [address, names] : addresses_) {

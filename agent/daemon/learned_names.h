@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -55,6 +56,9 @@ class LearnedNames {
   [[nodiscard]] bool explains(const enforce::LearnedAddress& grant) const;
   // Names the address is known by, the one believed longest first.
   [[nodiscard]] std::vector<std::string> fqdns(const net::IpAddress& address) const;
+  // By which names `fqdn` came to the address in the latest answer; empty if directly.
+  [[nodiscard]] std::vector<std::string> cname_chain(const net::IpAddress& address,
+                                                     std::string_view fqdn) const;
   // Every name and address, under the pattern it was last granted for.
   struct Known {
     net::IpAddress address;

@@ -181,6 +181,7 @@ void DaemonImpl::sweep() {
   if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);
   learned_.forget(now - kRememberExpired);
   guarded_.clear();
+  recorder_->flush();
   sweep_timer_ = loop_.after(kSweepEvery, [this] { sweep(); });
 }
 

@@ -18,6 +18,7 @@ audit::RecordContext Recorder::context() const {
   audit::RecordContext context;
   context.cgroup2_mount = cgroups_.mount();
   context.cgroup_paths = &cgroups_;
+  context.users = &users_;
   return context;
 }
 
@@ -27,9 +28,12 @@ audit::Record Recorder::record_of(const egressd_event& event) const {
     known.collection = name->collection;
     known.rule = name->rule;
   }
-  net::IpAddress::Bytes destination{};
-  std::ranges::copy(event.daddr.addr, destination.begin());
-  known.fqdns = names_.fqdns(net::IpAddress(destination));
+  net::IpAddress::Bytes bytes{};
+  std::ranges::copy(event.daddr.addr, bytes.begin());
+  const net::IpAddress destination(bytes);
+  known.fqdns = names_.fqdns(destination);
+  if (!known.fqdns.empty())
+    known.cname_chain = names_.cname_chain(destination, known.fqdns.front());
   return audit::make_record(event, known);
 }
 

@@ -10,6 +10,7 @@
 #include "audit/cgroup_path.h"
 #include "audit/record.h"
 #include "audit/sink.h"
+#include "audit/user_names.h"
 #include "bpf/egressd_abi.h"
 #include "control/server.h"
 #include "daemon/learned_names.h"
@@ -21,7 +22,7 @@ namespace egressd::daemon {
 class Recorder {
  public:
   // What it reads from must outlive it.
-  Recorder(std::unique_ptr<audit::Sink> sink, audit::CgroupPaths& cgroups, const RuleHistory& rules,
+  Recorder(std::unique_ptr<audit::FanOutSink> sink, audit::CgroupPaths& cgroups, const RuleHistory& rules,
            const LearnedNames& names)
       : sink_(std::move(sink)), cgroups_(cgroups), rules_(rules), names_(names) {}
 
@@ -38,16 +39,18 @@ class Recorder {
 
   // For log rotation.
   Result<void> reopen() { return sink_->reopen(); }
-  // Records the sink could not write.
-  [[nodiscard]] std::uint64_t lost() const { return sink_->lost(); }
+  // What could not be written is noted where it is missing, should that be possible by now.
+  void flush() { sink_->flush(); }
+  [[nodiscard]] const audit::FanOutSink& sink() const { return *sink_; }
 
  private:
   [[nodiscard]] audit::RecordContext context() const;
   [[nodiscard]] audit::Record record_of(const egressd_event& event) const;
   void put(const audit::Record& record);
 
-  std::unique_ptr<audit::Sink> sink_;
+  std::unique_ptr<audit::FanOutSink> sink_;
   audit::CgroupPaths& cgroups_;
+  mutable audit::UserNames users_;  // a cache
   const RuleHistory& rules_;
   const LearnedNames& names_;
   control::Watchers watchers_;

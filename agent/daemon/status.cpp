@@ -147,6 +147,9 @@ std::string to_json(const StatusReport& report) {
     if (const char* name = stat_name(i)) json["stats"][name] = report.counters.stats[i];
   }
   json["stats"]["records_lost"] = report.audit_lost;
+  json["audit_sinks"] = nlohmann::json::array();
+  for (const auto& sink : report.audit_sinks)
+    json["audit_sinks"].push_back({{"name", sink.name}, {"lost", sink.lost}});
   json["dns"] = nlohmann::json::object();
   for (std::size_t i = 0; i < EGRESSD_DNS_OUTCOME_MAX; ++i) {
     if (const char* name = dns_name(i)) json["dns"][name] = report.counters.dns[i];

@@ -40,7 +40,12 @@ struct StatusReport {
   enforce::Counters counters;
   std::size_t learned_entries = 0;
   std::vector<dns::Resolver::NameStatus> resolver;
-  std::uint64_t audit_lost = 0;
+  std::uint64_t audit_lost = 0;  // by all sinks
+  struct AuditSink {
+    std::string name;
+    std::uint64_t lost = 0;
+  };
+  std::vector<AuditSink> audit_sinks;
   std::string trial;                  // path of a policy in force on trial; empty: none is
   std::chrono::seconds trial_for{0};  // until it is rolled back
   std::chrono::seconds open_for{0};   // break-glass: for how long yet; 0: closed

@@ -224,8 +224,9 @@ sandbox_down() {
   if [[ -d $SANDBOX_CGROUP ]]; then
     while read -r pid; do
       kill -KILL "$pid" 2>/dev/null
-    done <"$SANDBOX_CGROUP/cgroup.procs"
-    wait_until 5 rmdir "$SANDBOX_CGROUP" 2>/dev/null ||
+    done < <(find "$SANDBOX_CGROUP" -name cgroup.procs -exec cat {} +)
+    # With the cgroups a test has made below it.
+    wait_until 5 find "$SANDBOX_CGROUP" -depth -type d -delete 2>/dev/null ||
       printf 'sandbox: %s could not be removed\n' "$SANDBOX_CGROUP" >&2
   fi
   rm -rf --one-file-system "$SANDBOX_DIR"

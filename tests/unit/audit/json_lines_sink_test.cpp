@@ -134,20 +134,162 @@ TEST_F(JsonLinesSinkTest, FullDiskNeverGluesLinesAndSaysWhatIsMissing) {
   ASSERT_TRUE(sink->write(record("after")));
   EXPECT_EQ(sink->lost(), lost);
   const auto got = lines(path);
-  std::size_t whole = 0, broken = 0, noted = 0;
+  std::size_t whole = 0, noted = 0;
   for (const auto& line : got) {
     const auto j = json::parse(line, nullptr, false);
-    if (j.is_discarded())
-      ++broken;
-    else if (j.contains("lost"))
-      noted += j["lost"].get<std::size_t>();
-    else
+    ASSERT_FALSE(j.is_discarded()) << line;
+    if (j.value("event", "") == "gap") {
+      EXPECT_EQ(j["cause"], "audit_log");
+      noted += j["count"].get<std::size_t>();
+    } else {
       ++whole;
+    }
   }
-  EXPECT_LE(broken, 1u) << "only the line the disk ended in";
   EXPECT_EQ(noted, lost);
   EXPECT_EQ(whole, 201 - lost);
   EXPECT_EQ(json::parse(got.back())["comm"], "after");
+}
+
+TEST_F(JsonLinesSinkTest, FullDiskEndsInAWholeLineAndTheGapNeedsNoRecord) {
+  if (::mount("egressd-test", dir.c_str(), "tmpfs", 0, "size=64k") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs (needs root)";
+  mounted = true;
+  const auto path = dir / "audit.jsonl";
+  std::ofstream(dir / "ballast") << std::string(56 << 10, 'x') << std::flush;
+  auto sink = std::move(*JsonLinesSink::open_file(path));
+  const auto text = [&] {
+    std::ifstream in(path);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  for (int i = 0; i < 50; ++i) {
+    (void)sink->write(record(std::string(300, 'y')));
+    ASSERT_TRUE(text().ends_with("}\n")) << "after record " << i;
+  }
+  const auto lost = sink->lost();
+  ASSERT_GT(lost, 0u);
+  sink->flush();  // no room yet
+  fs::remove(dir / "ballast");
+  sink->flush();
+  const auto gap = json::parse(lines(path).back());
+  EXPECT_EQ(gap["event"], "gap");
+  EXPECT_EQ(gap["count"], lost);
+  sink->flush();
+  EXPECT_EQ(json::parse(lines(path).back()), gap) << "once is enough";
+  EXPECT_EQ(lines(path).size(), 50 - lost + 1);
+}
+
+TEST_F(JsonLinesSinkTest, GapFromElsewhereIsALineOfItsOwn) {
+  const auto path = dir / "audit.jsonl";
+  auto sink = std::move(*JsonLinesSink::open_file(path));
+  ASSERT_TRUE(sink->write(Gap{{}, 7, "kernel"}));
+  EXPECT_EQ(lines(path).at(0),
+            R"({"schema":1,"event":"gap","time":"1970-01-01T00:00:00.000000Z","count":7,)"
+            R"("cause":"kernel"})");
+  EXPECT_EQ(sink->lost(), 0u);
+}
+
+class RotationTest : public JsonLinesSinkTest {
+ protected:
+  std::unique_ptr<JsonLinesSink> open(std::uint64_t max_size, unsigned keep) {
+    auto sink = JsonLinesSink::open_file(path(), {.rotation = {max_size, keep}});
+    EXPECT_TRUE(sink) << sink.error().message;
+    return std::move(*sink);
+  }
+  [[nodiscard]] fs::path path(unsigned number = 0) const {
+    return dir / (number == 0 ? "log" : "log." + std::to_string(number));
+  }
+  // The number each record was given, in the order of time.
+  [[nodiscard]] std::vector<unsigned> ports(unsigned files) const {
+    std::vector<unsigned> out;
+    for (auto number = files + 1; number-- > 0;)
+      for (const auto& line : lines(path(number))) out.push_back(json::parse(line)["port"]);
+    return out;
+  }
+  static Record numbered(std::uint16_t number) {
+    Record r;
+    r.port = number;
+    return r;
+  }
+};
+
+TEST_F(RotationTest, KeepsEveryRecordOnceAndNoFileTooLong) {
+  auto sink = open(4096, 50);
+  std::vector<unsigned> expected;
+  for (std::uint16_t i = 0; i < 300; ++i) {
+    ASSERT_TRUE(sink->write(numbered(i)));
+    expected.push_back(i);
+  }
+  unsigned files = 0;
+  for (; fs::exists(path(files + 1)); ++files) {
+    EXPECT_LE(fs::file_size(path(files + 1)), 4096u);
+    EXPECT_GT(fs::file_size(path(files + 1)), 3500u);
+  }
+  EXPECT_GT(files, 5u);
+  EXPECT_EQ(ports(files), expected);
+  EXPECT_FALSE(fs::exists(dir / "log.next"));
+}
+
+TEST_F(RotationTest, DropsTheOldest) {
+  auto sink = open(4096, 2);
+  for (std::uint16_t i = 0; i < 300; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  EXPECT_FALSE(fs::exists(path(3)));
+  const auto got = ports(2);
+  EXPECT_EQ(got.back(), 299u);
+  for (std::size_t i = 1; i < got.size(); ++i) ASSERT_EQ(got[i], got[i - 1] + 1);
+}
+
+TEST_F(RotationTest, CountsWhatWasThereBefore) {
+  std::ofstream(path()) << R"({"port":1})" << std::string(4080, ' ') << '\n';
+  ASSERT_TRUE(open(4096, 1)->write(numbered(2)));
+  EXPECT_EQ(ports(1), (std::vector<unsigned>{1, 2}));
+  EXPECT_EQ(lines(path()).size(), 1u);
+}
+
+TEST_F(RotationTest, LineLongerThanAFileIsWrittenAll) {
+  auto sink = open(100, 3);
+  for (std::uint16_t i = 0; i < 3; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  EXPECT_EQ(ports(2), (std::vector<unsigned>{0, 1, 2}));
+}
+
+TEST_F(RotationTest, FileMovedByAnotherIsNotMovedTwice) {
+  auto sink = open(4096, 5);
+  std::uint16_t i = 0;
+  for (; i < 10; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  fs::rename(path(), dir / "theirs");
+  for (; i < 40; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  // Until it was full they went where the file is now; then a new one was begun.
+  EXPECT_FALSE(fs::exists(path(1)));
+  EXPECT_EQ(lines(dir / "theirs").size() + lines(path()).size(), 40u);
+  EXPECT_LE(fs::file_size(dir / "theirs"), 4096u);
+}
+
+TEST_F(RotationTest, ReopenAndEmptyingByAnotherStartANewCount) {
+  auto sink = open(4096, 5);
+  for (std::uint16_t i = 0; i < 10; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  fs::rename(path(), dir / "theirs");
+  ASSERT_TRUE(sink->reopen());
+  for (std::uint16_t i = 0; i < 10; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  fs::resize_file(path(), 0);  // copytruncate
+  for (std::uint16_t i = 0; i < 20; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  EXPECT_FALSE(fs::exists(path(1)));
+  EXPECT_EQ(lines(path()).size(), 20u);
+}
+
+TEST_F(RotationTest, FailureIsReportedOnceAndTheFileGrowsOn) {
+  auto sink = open(4096, 1);
+  fs::create_directory(dir / "log.next");
+  int reported = 0;
+  for (std::uint16_t i = 0; i < 200; ++i) reported += sink->write(numbered(i)) ? 0 : 1;
+  EXPECT_EQ(reported, 1);
+  EXPECT_EQ(sink->lost(), 0u);
+  EXPECT_EQ(lines(path()).size(), 200u);
+  fs::remove(dir / "log.next");
+  for (std::uint16_t i = 200; i < 400; ++i) ASSERT_TRUE(sink->write(numbered(i)));
+  EXPECT_TRUE(fs::exists(path(1)));
+}
+
+TEST_F(RotationTest, RefusesWhatIsNoFile) {
+  EXPECT_FALSE(JsonLinesSink::open_file("/dev/null", {.rotation = {4096, 1}}));
 }
 
 TEST_F(JsonLinesSinkTest, FullPipeNeitherBlocksNorChangesTheSharedDescriptor) {
@@ -171,7 +313,40 @@ TEST_F(JsonLinesSinkTest, FullPipeNeitherBlocksNorChangesTheSharedDescriptor) {
   const auto got = lines_of(text);
   ASSERT_GE(got.size(), 2u);
   EXPECT_EQ(json::parse(got.back())["comm"], "after");
-  EXPECT_EQ(json::parse(got[got.size() - 2])["lost"], lost);
+  EXPECT_EQ(json::parse(got[got.size() - 2])["count"], lost);
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
+
+// Three pages each, of the sixteen a pipe has.
+TEST_F(JsonLinesSinkTest, LineThatAPipeTookHalfOfIsGoneOnWith) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK), 0);
+  auto sink = std::move(*JsonLinesSink::open_descriptor(ends[1]));
+  constexpr std::size_t kRecords = 60;
+  std::string text;
+  const auto drain = [&] {
+    std::string part(1 << 20, 0);
+    const auto n = ::read(ends[0], part.data(), part.size());
+    if (n > 0) text.append(part, 0, static_cast<std::size_t>(n));
+  };
+  for (std::size_t i = 0; i < kRecords; ++i) (void)sink->write(record(std::string(12001, 'x')));
+  drain();
+  EXPECT_FALSE(text.ends_with('\n')) << "nothing to go on with: the test is of no use";
+  sink->flush();
+  drain();
+  std::size_t whole = 0;
+  std::size_t missing = 0;
+  for (const auto& line : lines_of(text)) {
+    const auto j = json::parse(line, nullptr, false);
+    ASSERT_FALSE(j.is_discarded()) << line.substr(0, 100);
+    if (j.contains("event"))
+      missing += j["count"].get<std::size_t>();
+    else
+      ++whole;
+  }
+  EXPECT_EQ(missing, sink->lost());
+  EXPECT_EQ(whole + missing, kRecords);
   ::close(ends[0]);
   ::close(ends[1]);
 }

@@ -32,6 +32,19 @@ TEST(LearnedNames, AnAddressKeepsEveryNameItWasGivenFor) {
   EXPECT_THAT(names.origins(kAddress, 3), IsEmpty());
 }
 
+TEST(LearnedNames, TheWayToAnAddressIsThatOfTheLatestAnswerOfTheName) {
+  LearnedNames names;
+  EXPECT_THAT(names.cname_chain(kAddress, "a.example"), IsEmpty());
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
+  names.record(answer("b.example"), {{kAddress, 1, seconds(300)}});
+  EXPECT_THAT(names.cname_chain(kAddress, "a.example"), ElementsAre("edge.a.example"));
+  auto direct = answer("a.example");
+  direct.cname_chain.clear();
+  names.record(direct, {{kAddress, 2, seconds(200)}});
+  EXPECT_THAT(names.cname_chain(kAddress, "a.example"), IsEmpty());
+  EXPECT_THAT(names.cname_chain(kAddress, "c.example"), IsEmpty());
+}
+
 TEST(LearnedNames, TheLatestAnswerOfANameCounts) {
   LearnedNames names;
   names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});

@@ -32,6 +32,16 @@ TEST(Status, ListEntryWithoutAnEndHasNone) {
   EXPECT_EQ(nlohmann::json::parse(to_json(entry))["expires_in_seconds"], 9);
 }
 
+TEST(Status, NamesEachAuditSinkWithItsLosses) {
+  StatusReport report;
+  report.audit_lost = 2;
+  report.audit_sinks = {{"/var/log/egressd.jsonl", 0}, {"journal /run/systemd/journal/socket", 2}};
+  const auto json = nlohmann::json::parse(to_json(report));
+  EXPECT_EQ(json["stats"]["records_lost"], 2);
+  EXPECT_EQ(json["audit_sinks"][0]["name"], "/var/log/egressd.jsonl");
+  EXPECT_EQ(json["audit_sinks"][1]["lost"], 2);
+}
+
 TEST(Status, FingerprintTellsFilesApart) {
   EXPECT_EQ(fingerprint(""), "cbf29ce484222325");  // FNV-1a offset basis
   EXPECT_NE(fingerprint("a"), fingerprint("b"));
