@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <ostream>
 
+#include "cli/analysis_commands.h"
 #include "cli/commands.h"
 #include "control/message.h"
 #include "enforce/pins.h"
@@ -11,8 +12,9 @@ int run(int argc, const char* const* argv, Streams io) {
   CLI::App app{"egressctl: ask and control egressd", "egressctl"};
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done (verdict: all allowed); 1 verdict: something is denied; 2 wrong\n"
-      "arguments or an invalid policy; 3 no daemon answers; 4 the daemon or the kernel refused.");
+      "Exit codes: 0 done (verdict: all allowed; replay: nothing changes); 1 verdict: something\n"
+      "is denied, replay: something changes; 2 wrong arguments or an invalid policy; 3 no daemon\n"
+      "answers; 4 the daemon or the kernel refused.");
 
   bool json = false;
   bool dns = false;
@@ -71,6 +73,8 @@ int run(int argc, const char* const* argv, Streams io) {
   detach_command->add_option("--bpffs", bpffs, "Where the programs are pinned")
       ->capture_default_str();
 
+  const AnalysisCommands analysis(app);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -86,7 +90,7 @@ int run(int argc, const char* const* argv, Streams io) {
   if (list_command->parsed()) return list(daemon, io);
   if (watch_command->parsed()) return watch(daemon, dns, count, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);
-  return kUsage;
+  return analysis.run(io).value_or(kUsage);
 }
 
 }  // namespace egressd::cli

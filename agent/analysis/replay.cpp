@@ -1,0 +1,60 @@
+#include "analysis/replay.h"
+
+#include <algorithm>
+
+#include "analysis/tally.h"
+
+namespace egressd::analysis {
+
+void Replay::add(const audit::Record& record) {
+  const auto count = std::max<std::uint64_t>(record.count, 1);
+  const auto& judgement = judge_.judge(record);
+  totals_.verdicts = saturating_sum(totals_.verdicts, count);
+  if (!judgement.by_policy) {
+    totals_.unjudged = saturating_sum(totals_.unjudged, count);
+    return;
+  }
+  const auto before = record.denied ? Outcome::Denied : Outcome::WouldDeny;
+  const auto after = judgement.outcome;
+  if (record.fqdns.empty() && judgement.rule.empty() && after != Outcome::Allowed)
+    totals_.nameless = saturating_sum(totals_.nameless, count);
+  if (before == after) return;
+  auto& total = after == Outcome::Uncertain ? totals_.uncertain : totals_.changed;
+  total = saturating_sum(total, count);
+
+  const std::string name =
+      record.fqdns.empty() ? record.destination.to_string() : record.fqdns.front();
+  const Key key{name,  is_question(record), record.port, record.protocol, before,
+                after, judgement.rule};
+  auto it = groups_.find(key);
+  if (it == groups_.end()) {
+    if (groups_.size() >= kMaxGroups) {
+      totals_.others = saturating_sum(totals_.others, count);
+      return;
+    }
+    std::string reason = record.reason;
+    if (!record.rule.empty()) reason += " by " + record.collection + "/" + record.rule;
+    it = groups_
+             .emplace(key, ReplayGroup{.destination = name,
+                                       .port = record.port,
+                                       .protocol = record.protocol,
+                                       .question = is_question(record),
+                                       .before = before,
+                                       .after = after,
+                                       .before_reason = std::move(reason),
+                                       .after_rule = judgement.rule,
+                                       .why = judgement.why})
+             .first;
+  }
+  it->second.count = saturating_sum(it->second.count, count);
+}
+
+std::vector<ReplayGroup> Replay::changes() const {
+  std::vector<ReplayGroup> out;
+  out.reserve(groups_.size());
+  for (const auto& [key, group] : groups_) out.push_back(group);
+  std::ranges::stable_sort(out, std::greater{}, &ReplayGroup::count);
+  return out;
+}
+
+}  // namespace egressd::analysis
