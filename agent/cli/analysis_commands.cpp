@@ -12,6 +12,7 @@
 #include "analysis/learn.h"
 #include "analysis/record_stream.h"
 #include "analysis/replay.h"
+#include "analysis/report.h"
 #include "policy/parser.h"
 
 namespace egressd::cli {
@@ -204,13 +205,48 @@ int replay(const ReplayArguments& arguments, Streams io) {
   return totals.changed > 0 || totals.uncertain > 0 ? kDenied : kOk;
 }
 
+struct ReportArguments {
+  std::vector<std::string> files;
+  std::string policy;
+  std::string output = "-";
+};
+
+int report(const ReportArguments& arguments, Streams io) {
+  std::optional<policy::Policy> policy;
+  if (!arguments.policy.empty() && !(policy = load(arguments.policy, io))) return kUsage;
+  analysis::Report report;
+  StreamStats stats;
+  if (!read_all(arguments.files, stats,
+                {.record = [&](const audit::Record& record) { report.add(record); },
+                 .gap = [&](std::uint64_t lost) { report.add_gap(lost); }},
+                io))
+    return kUsage;
+  const auto page = report.html(stats, policy ? &*policy : nullptr);
+  say_stats(stats, io);
+  if (arguments.output == "-") {
+    io.out << page;
+    return kOk;
+  }
+  std::ofstream out(arguments.output, std::ios::binary | std::ios::trunc);
+  out << page;
+  out.close();
+  if (!out) {
+    say(io, "cannot write " + printable(arguments.output) +
+                "; name a file in a directory that exists and has room");
+    return kUsage;
+  }
+  return kOk;
+}
+
 }  // namespace
 
 struct AnalysisCommands::Impl {
   CLI::App* learn = nullptr;
   CLI::App* replay = nullptr;
+  CLI::App* report = nullptr;
   LearnArguments learn_arguments;
   ReplayArguments replay_arguments;
+  ReportArguments report_arguments;
 };
 
 AnalysisCommands::AnalysisCommands(CLI::App& app) : impl_(std::make_unique<Impl>()) {
@@ -237,6 +273,15 @@ AnalysisCommands::AnalysisCommands(CLI::App& app) : impl_(std::make_unique<Impl>
   impl_->replay->add_option("RECORDS", replay.files,
                             "Audit records, JSON lines; - or none: standard input");
   impl_->replay->add_flag("--json", replay.json, "JSON for programs");
+
+  auto& report = impl_->report_arguments;
+  impl_->report = app.add_subcommand("report", "Audit records as one HTML page");
+  impl_->report->add_option("RECORDS", report.files,
+                            "Audit records, JSON lines; - or none: standard input");
+  impl_->report->add_option("-o,--output", report.output, "File to write; - is standard output")
+      ->capture_default_str();
+  impl_->report->add_option("--policy", report.policy,
+                            "Policy file; the page lists its rules that no record names");
 }
 
 AnalysisCommands::~AnalysisCommands() = default;
@@ -244,6 +289,7 @@ AnalysisCommands::~AnalysisCommands() = default;
 std::optional<int> AnalysisCommands::run(Streams io) const {
   if (impl_->learn->parsed()) return learn(impl_->learn_arguments, io);
   if (impl_->replay->parsed()) return replay(impl_->replay_arguments, io);
+  if (impl_->report->parsed()) return report(impl_->report_arguments, io);
   return std::nullopt;
 }
 
