@@ -50,10 +50,17 @@ void Replay::add(const audit::Record& record) {
 }
 
 std::vector<ReplayGroup> Replay::changes() const {
+  using Entry = const decltype(groups_)::value_type*;
+  std::vector<Entry> all;
+  all.reserve(groups_.size());
+  for (const auto& entry : groups_) all.push_back(&entry);
+  std::ranges::sort(all, [](Entry a, Entry b) {
+    return a->second.count != b->second.count ? a->second.count > b->second.count
+                                              : a->first < b->first;
+  });
   std::vector<ReplayGroup> out;
-  out.reserve(groups_.size());
-  for (const auto& [key, group] : groups_) out.push_back(group);
-  std::ranges::stable_sort(out, std::greater{}, &ReplayGroup::count);
+  out.reserve(all.size());
+  for (const Entry entry : all) out.push_back(entry->second);
   return out;
 }
 

@@ -58,7 +58,10 @@ std::vector<std::pair<ReportTable::Key, ReportRow>> ReportTable::top(std::size_t
   std::vector<Entry> all;
   all.reserve(rows_.size());
   for (const auto& row : rows_) all.push_back(&row);
-  std::ranges::stable_sort(all, std::greater{}, [](Entry e) { return e->second.count; });
+  std::ranges::sort(all, [](Entry a, Entry b) {
+    return a->second.count != b->second.count ? a->second.count > b->second.count
+                                              : a->first < b->first;
+  });
   if (all.size() > most) all.resize(most);
   std::vector<std::pair<Key, ReportRow>> out;
   for (const auto* entry : all) out.emplace_back(entry->first, entry->second);

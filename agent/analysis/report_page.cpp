@@ -55,7 +55,10 @@ caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--soft); font-size: .8rem; font-weight: 600; white-space: nowrap; overflow-wrap: normal; }
-tbody th { font-weight: 500; }
+tbody th { font-weight: 500; min-width: 7rem; }
+[aria-labelledby=reasons] tbody th { min-width: 13rem; }
+td:nth-child(2) { min-width: 5.5rem; }
+td:last-child { min-width: 12rem; }
 .name { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .88rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.number { background: linear-gradient(to left, var(--bar) var(--share, 0%), transparent 0); min-width: 6rem; }

@@ -13,8 +13,8 @@ int run(int argc, const char* const* argv, Streams io) {
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 done (verdict: all allowed; replay: nothing changes); 1 verdict: something\n"
-      "is denied, replay: something changes; 2 wrong arguments or an invalid policy; 3 no daemon\n"
-      "answers; 4 the daemon or the kernel refused.");
+      "is denied, replay: something changes; 2 wrong arguments or an invalid policy;\n"
+      "3 no daemon answers; 4 the daemon or the kernel refused.");
 
   bool json = false;
   bool dns = false;
