@@ -79,7 +79,12 @@ const Judgement& Judge::judge(const audit::Record& record) {
     judgement.by_policy = false;
     judgement.why = "no policy decides this (" + record.reason + ")";
   } else {
-    judgement = is_question(record) ? judge_question(record) : judge_connection(record);
+    // Names are asked at the policy's own resolvers; asked elsewhere, it is a matter of addresses.
+    const auto& servers = policy_.dns.servers;
+    const bool is_resolver =
+        servers.empty() || std::ranges::find(servers, record.destination) != servers.end();
+    judgement =
+        is_question(record) && is_resolver ? judge_question(record) : judge_connection(record);
   }
   return known_.emplace(std::move(key), std::move(judgement)).first->second;
 }
@@ -181,7 +186,8 @@ Judgement Judge::judge_connection(const audit::Record& record) const {
                                                   .protocol = record.protocol});
   Judgement by_address = from(verdict);
   const bool decided = verdict.rule || (verdict.allowed && !verdict.would_deny);
-  if (decided || record.fqdns.empty()) return by_address;
+  // The name of a question is not one the resolver is known by.
+  if (decided || record.fqdns.empty() || is_question(record)) return by_address;
 
   std::vector<Judgement> by_name;
   for (std::size_t i = 0; i < std::min(record.fqdns.size(), kMaxNames); ++i)

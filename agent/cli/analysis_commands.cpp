@@ -66,11 +66,15 @@ void say_stats(const StreamStats& stats, Streams io) {
                 " lost in " + analysis::counted(stats.gaps, "gap"));
 }
 
-std::optional<policy::Policy> load(const std::string& file, Streams io) {
+// False: said why.
+bool load(const std::string& file, std::optional<policy::Policy>& out, Streams io) {
   auto parsed = policy::load_policy(file, policy::TagCatalog::builtin());
-  if (parsed) return std::move(parsed->policy);
+  if (parsed) {
+    out = std::move(parsed->policy);
+    return true;
+  }
   for (const auto& d : parsed.error()) io.err << printable(d.to_string()) << '\n';
-  return std::nullopt;
+  return false;
 }
 
 struct LearnArguments {
@@ -90,7 +94,11 @@ int learn(const LearnArguments& arguments, Streams io) {
     return kUsage;
   }
   std::optional<policy::Policy> existing;
-  if (!arguments.policy.empty() && !(existing = load(arguments.policy, io))) return kUsage;
+  if (!arguments.policy.empty() && !load(arguments.policy, existing, io)) return kUsage;
+  if (existing &&
+      std::ranges::any_of(existing->collections, [&](const auto& c) { return c.name == name; }))
+    say(io, "warning: the given policy has a collection '" + printable(name) +
+                "' already; --name gives the new one another name");
   auto ports = arguments.ports;
   std::ranges::sort(ports);
   ports.erase(std::ranges::unique(ports).begin(), ports.end());
@@ -160,8 +168,8 @@ void print(const analysis::ReplayGroup& group, std::ostream& out) {
 }
 
 int replay(const ReplayArguments& arguments, Streams io) {
-  const auto policy = load(arguments.policy, io);
-  if (!policy) return kUsage;
+  std::optional<policy::Policy> policy;
+  if (!load(arguments.policy, policy, io)) return kUsage;
   analysis::Replay replay(*policy);
   StreamStats stats;
   if (!read_all(arguments.files, stats,
@@ -213,7 +221,7 @@ struct ReportArguments {
 
 int report(const ReportArguments& arguments, Streams io) {
   std::optional<policy::Policy> policy;
-  if (!arguments.policy.empty() && !(policy = load(arguments.policy, io))) return kUsage;
+  if (!arguments.policy.empty() && !load(arguments.policy, policy, io)) return kUsage;
   analysis::Report report;
   StreamStats stats;
   if (!read_all(arguments.files, stats,

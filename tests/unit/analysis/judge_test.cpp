@@ -83,6 +83,13 @@ TEST_F(JudgeTest, Questions) {
   EXPECT_EQ(judge(question("not a name")).outcome, Outcome::Denied);
 }
 
+TEST_F(JudgeTest, AQuestionToAnotherResolverIsForeignDns) {
+  auto asked = question("api.example.com");
+  asked.destination = *net::IpAddress::parse("203.0.113.53");
+  EXPECT_EQ(judge(asked).outcome, Outcome::Denied);
+  EXPECT_THAT(judge(asked).why, HasSubstr("not in dns.servers"));
+}
+
 TEST_F(JudgeTest, WhatNoPolicyDecides) {
   auto record = connection("203.0.113.1", 443);
   record.reason = "malformed";
