@@ -1,11 +1,13 @@
 #include "analysis/timeline.h"
 
+#include <algorithm>
 #include <array>
 
 namespace egressd::analysis {
 namespace {
 
-// What a person counts in, seconds. Beyond the last, twice as much each time.
+// What a person counts in, seconds, each a multiple of the one before. Beyond the last, twice as
+// much each time.
 constexpr std::array<std::int64_t, 16> kWidths = {
     1,    5,      10,     30,     60,      300,       600,       1800,
     3600, 10'800, 21'600, 86'400, 604'800, 2'419'200, 7'257'600, 29'030'400};
@@ -26,14 +28,8 @@ void Timeline::add(SystemTime time, bool denied, std::uint64_t count) {
 }
 
 void Timeline::widen() {
-  std::int64_t wider = 2 * width_;
-  for (const auto width : kWidths) {
-    // Steps that are not multiples of the last would tear its buckets apart.
-    if (width > width_ && width % width_ == 0) {
-      wider = width;
-      break;
-    }
-  }
+  const auto* next = std::ranges::upper_bound(kWidths, width_);
+  const std::int64_t wider = next != kWidths.end() ? *next : 2 * width_;
   std::map<std::int64_t, Bucket> merged;
   for (const auto& [index, bucket] : buckets_) {
     auto& into = merged[floor_div(index, wider / width_)];

@@ -134,7 +134,7 @@ class Grouper {
     if (labels <= policy::public_suffix_labels(suffix)) return;
     const auto pattern = policy::FqdnPattern::parse("*." + suffix);
     if (!pattern) return;
-    if (std::string platform = platform_near(suffix, *pattern, below); !platform.empty()) {
+    if (std::string platform = platform_near(*pattern, below); !platform.empty()) {
       refusals_.push_back({suffix, std::move(platform), below.exact.size()});
       std::ranges::move(below.exact, std::back_inserter(below.held));
       below.exact.clear();
@@ -149,15 +149,13 @@ class Grouper {
     below.groups.push_back(std::move(group));
   }
 
-  static std::string platform_near(const std::string& suffix, const policy::FqdnPattern& pattern,
-                                   const Below& below) {
-    if (std::string at = shared_platform_of(suffix); !at.empty()) return at;
-    if (std::string under = pattern.shared_platform(); !under.empty()) return under;
+  // A platform that the wildcard is on or reaches, whether the domain is on it, one of the names
+  // is, or only the table of policy/public_suffix.cpp knows of one further down.
+  static std::string platform_near(const policy::FqdnPattern& pattern, const Below& below) {
     if (!below.held.empty()) return shared_platform_of(below.held.front());
-    const auto inside = [&](const std::string& name) { return shared_platform_of(name); };
     for (const std::string& name : below.exact)
-      if (std::string platform = inside(name); !platform.empty()) return platform;
-    return "";
+      if (std::string platform = shared_platform_of(name); !platform.empty()) return platform;
+    return pattern.shared_platform();
   }
 
   Node root_;
