@@ -42,6 +42,8 @@ std::optional<SystemTime> parse_time(const std::string& text) {
                   &utc.tm_mday, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &us, &end) != 7 ||
       static_cast<std::size_t>(end) != text.size())
     return std::nullopt;
+  // Nanoseconds since 1970 do not fit 64 bits for all that can be written: overflow is undefined.
+  if (utc.tm_year < 1970 || utc.tm_year > 2200) return std::nullopt;
   utc.tm_year -= 1900;
   utc.tm_mon -= 1;
   return SystemTime(std::chrono::seconds(::timegm(&utc)) + std::chrono::microseconds(us));

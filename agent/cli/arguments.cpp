@@ -2,6 +2,7 @@
 #include <map>
 #include <ostream>
 
+#include "cli/analysis_commands.h"
 #include "cli/commands.h"
 #include "control/message.h"
 #include "enforce/pins.h"
@@ -12,8 +13,9 @@ int run(int argc, const char* const* argv, Streams io) {
   CLI::App app{"egressctl: ask and control egressd", "egressctl"};
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done (verdict: all allowed); 1 verdict: something is denied; 2 wrong\n"
-      "arguments or an invalid policy; 3 no daemon answers; 4 the daemon or the kernel refused.");
+      "Exit codes: 0 done (verdict: all allowed; replay: nothing changes); 1 verdict: something\n"
+      "is denied, replay: something changes; 2 wrong arguments or an invalid policy;\n"
+      "3 no daemon answers; 4 the daemon or the kernel refused.");
 
   bool json = false;
   bool dns = false;
@@ -107,6 +109,8 @@ int run(int argc, const char* const* argv, Streams io) {
       "detach", "End enforcement: remove all of egressd from the kernel. Works without a daemon");
   add_bpffs(detach_command);
 
+  const AnalysisCommands analysis(app);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -129,7 +133,7 @@ int run(int argc, const char* const* argv, Streams io) {
   if (open_command->parsed()) return open(bpffs, std::chrono::seconds(duration), reason, json, io);
   if (close_command->parsed()) return close(bpffs, json, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);
-  return kUsage;
+  return analysis.run(io).value_or(kUsage);
 }
 
 }  // namespace egressd::cli
