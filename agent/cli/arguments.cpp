@@ -2,6 +2,7 @@
 #include <ostream>
 
 #include "cli/commands.h"
+#include "cli/exec_command.h"
 #include "control/message.h"
 #include "enforce/pins.h"
 
@@ -12,7 +13,9 @@ int run(int argc, const char* const* argv, Streams io) {
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 done (verdict: all allowed); 1 verdict: something is denied; 2 wrong\n"
-      "arguments or an invalid policy; 3 no daemon answers; 4 the daemon or the kernel refused.");
+      "arguments or an invalid policy; 3 no daemon answers; 4 the daemon or the kernel refused.\n"
+      "exec: the command's own, 128 + signal if one ended it; 125 exec itself failed, 126 the\n"
+      "command cannot be run, 127 it was not found.");
 
   bool json = false;
   bool dns = false;
@@ -71,10 +74,29 @@ int run(int argc, const char* const* argv, Streams io) {
   detach_command->add_option("--bpffs", bpffs, "Where the programs are pinned")
       ->capture_default_str();
 
+  ExecOptions exec_options;
+  auto* exec_command = add(app, "exec",
+                           "Run a command that reaches what a policy allows and nothing else, with "
+                           "an agent of its own");
+  exec_command->add_option("--policy", exec_options.policy, "Policy file")->capture_default_str();
+  exec_command->add_flag("--audit", exec_options.audit,
+                         "Refuse nothing, list what would have been refused");
+  exec_command->add_option("--summary", exec_options.summary,
+                           "File for the list of refusals, '-' for standard output (default: "
+                           "standard error, if there are any)");
+  exec_command->add_option("--user", exec_options.user,
+                           "Run the command as this user (default: whoever calls)");
+  exec_command->add_option("--egressd", exec_options.egressd,
+                           "The agent's program (default: beside egressctl, then in PATH)");
+  exec_command->add_option("COMMAND", exec_options.command, "Command and arguments, after --")
+      ->required();
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e, io.out, io.err) == 0 ? kOk : kUsage;
+    if (app.exit(e, io.out, io.err) == 0) return kOk;
+    // The others are the command's own.
+    return exec_command->parsed() ? kExecFailed : kUsage;
   }
 
   const DaemonOptions daemon{.socket = socket, .json = json};
@@ -86,6 +108,10 @@ int run(int argc, const char* const* argv, Streams io) {
   if (list_command->parsed()) return list(daemon, io);
   if (watch_command->parsed()) return watch(daemon, dns, count, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);
+  if (exec_command->parsed()) {
+    exec_options.json = json;
+    return exec(exec_options, io);
+  }
   return kUsage;
 }
 

@@ -219,6 +219,8 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
   auto parsed = policy::parse_policy(*text, options_.policy_path, policy::TagCatalog::builtin());
   if (!parsed) return refused(parsed.error());
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
+  if (!options_.mode.empty())
+    parsed->policy.mode = options_.mode == "audit" ? policy::Mode::Audit : policy::Mode::Enforce;
   return PolicyFile{std::move(parsed->policy), fingerprint(*text)};
 }
 

@@ -20,9 +20,10 @@ MAY_INCLUDE = {
     "bpf": {"abi"},
 }
 # Single headers beyond that. `egressctl watch` prints the agent's records; `egressctl detach` is
-# the way out and must work without an agent, so it removes the pins itself. The hash of a name is
+# the way out and must work without an agent, so it removes the pins itself; `egressctl exec` makes
+# a cgroup. The hash of a name is
 # computed on both sides, by one piece of code.
-ALSO = {"cli": {"audit/record.h", "enforce/pins.h"}, "enforce": {"bpf/dns_hash.h"}}
+ALSO = {"cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h"}, "enforce": {"bpf/dns_hash.h"}}
 
 # Third-party header prefix -> the folders whose .cpp files may use it. No header of ours may.
 THIRD_PARTY = {
