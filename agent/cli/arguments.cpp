@@ -2,6 +2,7 @@
 #include <ostream>
 
 #include "cli/commands.h"
+#include "cli/doctor_command.h"
 #include "cli/exec_command.h"
 #include "control/message.h"
 #include "enforce/pins.h"
@@ -14,6 +15,7 @@ int run(int argc, const char* const* argv, Streams io) {
   app.footer(
       "Exit codes: 0 done (verdict: all allowed); 1 verdict: something is denied; 2 wrong\n"
       "arguments or an invalid policy; 3 no daemon answers; 4 the daemon or the kernel refused.\n"
+      "doctor: 0 all is well, 1 something is degraded, 4 something is broken.\n"
       "exec: the command's own, 128 + signal if one ended it; 125 exec itself failed, 126 the\n"
       "command cannot be run, 127 it was not found.");
 
@@ -74,6 +76,19 @@ int run(int argc, const char* const* argv, Streams io) {
   detach_command->add_option("--bpffs", bpffs, "Where the programs are pinned")
       ->capture_default_str();
 
+  doctor::Options doctor_options;
+  doctor_options.state_dir = doctor::kDefaultStateDir;
+  auto* doctor_command =
+      add_daemon("doctor", "Look at this machine and the agent on it, say what is wrong");
+  doctor_command->add_option("--policy", doctor_options.policy,
+                             "Policy file (default: the daemon's)");
+  doctor_command->add_option("--cgroup", doctor_options.cgroup,
+                             "cgroup to look at (default: the daemon's)");
+  doctor_command->add_option("--bpffs", bpffs, "Where the programs are pinned")
+      ->capture_default_str();
+  doctor_command->add_option("--state-dir", doctor_options.state_dir, "State of the daemon")
+      ->capture_default_str();
+
   ExecOptions exec_options;
   auto* exec_command = add(app, "exec",
                            "Run a command that reaches what a policy allows and nothing else, with "
@@ -108,6 +123,11 @@ int run(int argc, const char* const* argv, Streams io) {
   if (list_command->parsed()) return list(daemon, io);
   if (watch_command->parsed()) return watch(daemon, dns, count, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);
+  if (doctor_command->parsed()) {
+    doctor_options.socket = socket;
+    doctor_options.bpffs = bpffs;
+    return doctor(doctor_options, json, io);
+  }
   if (exec_command->parsed()) {
     exec_options.json = json;
     return exec(exec_options, io);

@@ -14,16 +14,19 @@ MAY_INCLUDE = {
     "audit": {"base", "net", "abi"},
     "control": {"base"},
     "daemon": {"base", "net", "policy", "dns", "enforce", "audit", "control", "abi"},
-    "cli": {"base", "net", "policy", "control", "abi"},
+    # As the daemon it looks at every sibling; the command only shows what it found.
+    "doctor": {"base", "net", "policy", "dns", "enforce", "control"},
+    "cli": {"base", "net", "policy", "control", "doctor", "abi"},
     "main": {"base", "daemon"},
     "nft": {"base", "net"},
     "bpf": {"abi"},
 }
 # Single headers beyond that. `egressctl watch` prints the agent's records; `egressctl detach` is
 # the way out and must work without an agent, so it removes the pins itself; `egressctl exec` makes
-# a cgroup. The hash of a name is
+# a cgroup. The doctor looks at the name servers the daemon would. The hash of a name is
 # computed on both sides, by one piece of code.
-ALSO = {"cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h"}, "enforce": {"bpf/dns_hash.h"}}
+ALSO = {"cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h"},
+        "doctor": {"daemon/name_servers.h"}, "enforce": {"bpf/dns_hash.h"}}
 
 # Third-party header prefix -> the folders whose .cpp files may use it. No header of ours may.
 THIRD_PARTY = {
@@ -36,7 +39,7 @@ THIRD_PARTY = {
     "yaml-cpp/": {"policy"},
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
-    "nlohmann/": {"audit", "control", "daemon", "cli"},
+    "nlohmann/": {"audit", "control", "daemon", "doctor", "cli"},
     "spdlog/": {"daemon", "cli", "main"},
     "CLI/": {"cli", "main"},
 }

@@ -22,6 +22,10 @@ collections:
 END
 TMP=$SANDBOX_DIR/tmp
 mkdir "$TMP"
+# Where another user finds it too.
+chmod 711 "$SANDBOX_DIR"
+install -m 755 "$EGRESSD_PROBE" "$SANDBOX_DIR/egressd_probe"
+PROBE=$SANDBOX_DIR/egressd_probe
 OUT=$SANDBOX_DIR/out ERR=$SANDBOX_DIR/err
 
 # run [OPTION…] -- COMMAND…: from within the sandbox's cgroup, so that its own is made there.
@@ -46,7 +50,7 @@ says() { grep -qF -- "$1" "$2"; }
 both() { cat "$OUT" "$ERR"; }
 
 # shellcheck disable=SC2016 # expanded by the inner shell
-run -- sh -c '"$0" tcp 203.0.113.9 22; "$0" resolve allowed.example 22' "$EGRESSD_PROBE"
+run -- sh -c '"$0" tcp 203.0.113.9 22; "$0" resolve allowed.example 22' "$PROBE"
 check "what rules allow: $(both)" test "$(grep -c ^ok "$OUT")" -eq 2
 check "… with status $status" test "$status" -eq 0
 check "… and nothing is said" test ! -s "$ERR"
@@ -54,7 +58,7 @@ expect_nothing_left "allowed"
 
 # shellcheck disable=SC2016
 run -- sh -c '"$0" tcp 198.51.100.9 22; "$0" tcp 198.51.100.9 22; "$0" resolve other.example 22; exit 42' \
-  "$EGRESSD_PROBE"
+  "$PROBE"
 check "the exit status of the command, $status" test "$status" -eq 42
 check "what no rule allows: $(<"$OUT")" test "$(grep -c '^errno=EPERM' "$OUT")" -eq 2
 check "the refusals are listed: $(<"$ERR")" grep -qE '^ +2 +198\.51\.100\.9:22/tcp +- +default_deny .*egressd_probe' "$ERR"
@@ -65,7 +69,7 @@ expect_nothing_left "refused"
 # shellcheck disable=SC2016
 run --json --summary "$SANDBOX_DIR/summary" --user nobody -- \
   sh -c 'echo to stdout; cat; id -un; echo "$USER"; "$0" tcp 198.51.100.9 22; exit 3' \
-  "$EGRESSD_PROBE" < <(echo from stdin)
+  "$PROBE" < <(echo from stdin)
 check "status 3: $status" test "$status" -eq 3
 check "standard input and output are the command's, as another user: $(<"$OUT")" \
   test "$(head -n 4 "$OUT")" = $'to stdout\nfrom stdin\nnobody\nnobody'
@@ -74,7 +78,7 @@ check "the summary as JSON" says '"exit_code":3,"total":1,"recorded":1' "$SANDBO
 check "… with the denial" says '"verdict":"denied","destination":"198.51.100.9","port":22' \
   "$SANDBOX_DIR/summary"
 
-run --audit -- "$EGRESSD_PROBE" tcp 198.51.100.9 22
+run --audit -- "$PROBE" tcp 198.51.100.9 22
 check "audit lets it pass: $(both)" grep -q ^ok "$OUT"
 check "… and lists it: $(<"$ERR")" grep -qE '^ +1 +198\.51\.100\.9:22/tcp +- +default_deny' "$ERR"
 expect_nothing_left "audit"
@@ -128,7 +132,7 @@ expect_nothing_left "signals"
 # The agent gone in between: what is in force stays, and everything is cleaned up.
 # shellcheck disable=SC2016 # expanded by the inner shell
 start sh -c 'echo started; until [ -e "$1" ]; do sleep 0.02; done; "$0" tcp 198.51.100.9 22' \
-  "$EGRESSD_PROBE" "$SANDBOX_DIR/go"
+  "$PROBE" "$SANDBOX_DIR/go"
 kill -KILL "$(pgrep -P "$REPLY" -x egressd)"
 check "the agent's end is told" wait_until 5 says "the agent ended early (signal 9)" "$ERR"
 : >"$SANDBOX_DIR/go"
