@@ -2,6 +2,7 @@
 #include <ostream>
 
 #include "cli/commands.h"
+#include "cli/completion.h"
 #include "cli/doctor_command.h"
 #include "cli/exec_command.h"
 #include "control/message.h"
@@ -106,6 +107,12 @@ int run(int argc, const char* const* argv, Streams io) {
   exec_command->add_option("COMMAND", exec_options.command, "Command and arguments, after --")
       ->required();
 
+  std::string shell;
+  auto* completion_command = app.add_subcommand("completion", "Completion script for a shell");
+  completion_command->add_option("SHELL", shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -128,6 +135,7 @@ int run(int argc, const char* const* argv, Streams io) {
     doctor_options.bpffs = bpffs;
     return doctor(doctor_options, json, io);
   }
+  if (completion_command->parsed()) return write_completion(app, shell, io.out) ? kOk : kUsage;
   if (exec_command->parsed()) {
     exec_options.json = json;
     return exec(exec_options, io);

@@ -47,7 +47,8 @@ Agent check_agent(Findings& findings, const Options& options) {
           "no daemon answers on " + options.socket + ", but " + std::to_string(pins.size()) +
               " programs pinned in " + options.bpffs +
               " enforce the last policy: addresses are not renewed, refusals not recorded",
-          "start egressd, or end enforcement: egressctl detach --bpffs " + options.bpffs);
+          "start egressd, or end enforcement: egressctl detach --socket " + options.socket +
+              " --bpffs " + options.bpffs);
     else
       add(findings, "daemon", State::Degraded,
           "no daemon answers on " + options.socket + " (" + status.error().message +

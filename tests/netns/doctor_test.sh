@@ -107,7 +107,7 @@ check "… status 4: $status" test "$status" -eq 4
 
 stop_egressd KILL
 examine --policy "$POLICY"
-check "pins without a daemon: $(grep daemon: "$OUT")" finds degraded "daemon: no daemon answers on $SANDBOX_SOCKET, but " "enforce the last policy" "egressctl detach --bpffs $SANDBOX_BPFFS"
+check "pins without a daemon: $(grep daemon: "$OUT")" finds degraded "daemon: no daemon answers on $SANDBOX_SOCKET, but " "enforce the last policy" "egressctl detach --socket $SANDBOX_SOCKET --bpffs $SANDBOX_BPFFS"
 
 # Attached the old way, alone on its hook: ours could not be put beside it.
 check "detach" ctl detach --bpffs "$SANDBOX_BPFFS"
