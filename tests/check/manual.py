@@ -62,6 +62,12 @@ def page(path):
 
 def compare(program, path):
     commands = tree(program)
+    # Whoever calls a command from a program should not have to parse text. Scripts and the agent
+    # have no other form.
+    if program == sys.argv[1]:
+        for command, (options, _) in commands.items():
+            if command and command != ("completion",) and "--json" not in options:
+                complain(f"egressctl {' '.join(command)} has no --json")
     headings = page(path)
     common = headings.pop("Common options", set())
     described = {}
