@@ -50,9 +50,10 @@ says() { grep -qF -- "$1" "$2"; }
 both() { cat "$OUT" "$ERR"; }
 
 # shellcheck disable=SC2016 # expanded by the inner shell
-run -- sh -c '"$0" tcp 203.0.113.9 22; "$0" resolve allowed.example 22' "$PROBE"
+run -- sh -c '"$0" tcp 203.0.113.9 22; "$0" resolve allowed.example 22; cat /proc/self/cgroup' "$PROBE"
 check "what rules allow: $(both)" test "$(grep -c ^ok "$OUT")" -eq 2
 check "… with status $status" test "$status" -eq 0
+check "in a cgroup below the caller's" grep -q "^0::.*/${SANDBOX_CGROUP##*/}/egressd-exec-" "$OUT"
 check "… and nothing is said" test ! -s "$ERR"
 expect_nothing_left "allowed"
 
@@ -88,6 +89,12 @@ run -- sh -c 'sleep 1000 & sleep 1000 & kill -USR1 $$'
 check "128 + the signal that ended it: $status" test "$status" -eq 138
 check "what is left running is killed: $(<"$ERR")" says "left 2 processes running" "$ERR"
 expect_nothing_left "processes left"
+# A socket made by the caller would be judged as the caller's. Nothing is sent by this one.
+exec 8</dev/null 9<>/dev/udp/127.0.0.1/9
+run -- sh -c 'read -r line <&8; echo "read $?"; echo hello >&9'
+exec 8<&- 9<&-
+check "files are handed down: $(both)" says "read 1" "$OUT"
+check "network sockets are not: $status" grep -qi "9: bad file descriptor" "$ERR"
 run -- "$SANDBOX_DIR/none"
 check "127 for what is not there: $status, $(<"$ERR")" test "$status" -eq 127
 run -- "$SANDBOX_DIR"
