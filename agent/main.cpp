@@ -71,6 +71,8 @@ int main(int argc, char** argv) {
   CLI::App* run_command = app.add_subcommand(
       "run", "Enforce a policy and keep it up to date; enforcement outlives the process");
   run_command->add_option("--policy", options.policy_path, "Policy file (YAML)")->required();
+  run_command->add_option("--mode", options.mode, "Instead of the mode the policy names")
+      ->check(CLI::IsMember({"audit", "enforce"}));
   run_command->add_option(
       "--cgroup", options.cgroup_path,
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");

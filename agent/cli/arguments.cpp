@@ -4,6 +4,9 @@
 
 #include "cli/analysis_commands.h"
 #include "cli/commands.h"
+#include "cli/completion.h"
+#include "cli/doctor_command.h"
+#include "cli/exec_command.h"
 #include "control/message.h"
 #include "enforce/pins.h"
 
@@ -13,9 +16,12 @@ int run(int argc, const char* const* argv, Streams io) {
   CLI::App app{"egressctl: ask and control egressd", "egressctl"};
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done (verdict: all allowed; replay: nothing changes); 1 verdict: something\n"
-      "is denied, replay: something changes; 2 wrong arguments or an invalid policy;\n"
-      "3 no daemon answers; 4 the daemon or the kernel refused.");
+      "Exit codes: 0 done (verdict: all allowed; replay: nothing changes); 1 verdict, explain:\n"
+      "something is denied, replay: something changes; 2 wrong arguments or an invalid policy;\n"
+      "3 no daemon answers; 4 the daemon or the kernel refused.\n"
+      "doctor: 0 all is well, 1 something is degraded, 4 something is broken.\n"
+      "exec: the command's own, 128 + signal if one ended it; 125 exec itself failed, 126 the\n"
+      "command cannot be run, 127 it was not found.");
 
   bool json = false;
   bool dns = false;
@@ -111,10 +117,48 @@ int run(int argc, const char* const* argv, Streams io) {
 
   const AnalysisCommands analysis(app);
 
+  doctor::Options doctor_options;
+  doctor_options.state_dir = doctor::kDefaultStateDir;
+  auto* doctor_command =
+      add_daemon("doctor", "Look at this machine and the agent on it, say what is wrong");
+  doctor_command->add_option("--policy", doctor_options.policy,
+                             "Policy file (default: the daemon's)");
+  doctor_command->add_option("--cgroup", doctor_options.cgroup,
+                             "cgroup to look at (default: the daemon's)");
+  doctor_command->add_option("--bpffs", bpffs, "Where the programs are pinned")
+      ->capture_default_str();
+  doctor_command->add_option("--state-dir", doctor_options.state_dir, "State of the daemon")
+      ->capture_default_str();
+
+  ExecOptions exec_options;
+  auto* exec_command = add(app, "exec",
+                           "Run a command that reaches what a policy allows and nothing else, with "
+                           "an agent of its own");
+  exec_command->add_option("--policy", exec_options.policy, "Policy file")->capture_default_str();
+  exec_command->add_flag("--audit", exec_options.audit,
+                         "Refuse nothing, list what would have been refused");
+  exec_command->add_option("--summary", exec_options.summary,
+                           "File for the list of refusals, '-' for standard output (default: "
+                           "standard error, if there are any)");
+  exec_command->add_option("--user", exec_options.user,
+                           "Run the command as this user (default: whoever calls)");
+  exec_command->add_option("--egressd", exec_options.egressd,
+                           "The agent's program (default: beside egressctl, then in PATH)");
+  exec_command->add_option("COMMAND", exec_options.command, "Command and arguments, after --")
+      ->required();
+
+  std::string shell;
+  auto* completion_command = app.add_subcommand("completion", "Completion script for a shell");
+  completion_command->add_option("SHELL", shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e, io.out, io.err) == 0 ? kOk : kUsage;
+    if (app.exit(e, io.out, io.err) == 0) return kOk;
+    // The others are the command's own.
+    return exec_command->parsed() ? kExecFailed : kUsage;
   }
 
   const DaemonOptions daemon{.socket = socket, .json = json};
@@ -133,6 +177,16 @@ int run(int argc, const char* const* argv, Streams io) {
   if (open_command->parsed()) return open(bpffs, std::chrono::seconds(duration), reason, json, io);
   if (close_command->parsed()) return close(bpffs, json, io);
   if (detach_command->parsed()) return detach(daemon, bpffs, io);
+  if (doctor_command->parsed()) {
+    doctor_options.socket = socket;
+    doctor_options.bpffs = bpffs;
+    return doctor(doctor_options, json, io);
+  }
+  if (completion_command->parsed()) return write_completion(app, shell, io.out) ? kOk : kUsage;
+  if (exec_command->parsed()) {
+    exec_options.json = json;
+    return exec(exec_options, io);
+  }
   return analysis.run(io).value_or(kUsage);
 }
 

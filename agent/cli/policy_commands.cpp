@@ -34,19 +34,24 @@ void print(const std::vector<Diagnostic>& diagnostics, std::ostream& err) {
   for (const auto& d : diagnostics) err << audit::printable(d.to_string()) << '\n';
 }
 
+// Standard error has the errors for people; with --json standard output has them for programs.
+void refuse(const std::string& file, const std::vector<Diagnostic>& errors, bool json, Streams io) {
+  using enum Diagnostic::Severity;
+  print(errors, io.err);
+  if (json)
+    io.out << dump({{"valid", false},
+                    {"file", file},
+                    {"errors", to_json(errors, Error)},
+                    {"warnings", to_json(errors, Warning)}})
+           << '\n';
+}
+
 }  // namespace
 
 int check(const std::string& file, bool json, Streams io) {
   const auto parsed = policy::load_policy(file, policy::TagCatalog::builtin());
-  using enum Diagnostic::Severity;
   if (!parsed) {
-    print(parsed.error(), io.err);
-    if (json)
-      io.out << dump({{"valid", false},
-                      {"file", file},
-                      {"errors", to_json(parsed.error(), Error)},
-                      {"warnings", to_json(parsed.error(), Warning)}})
-             << '\n';
+    refuse(file, parsed.error(), json, io);
     return kUsage;
   }
   const auto& p = parsed->policy;
@@ -68,7 +73,7 @@ int check(const std::string& file, bool json, Streams io) {
                     {"fqdn_patterns", fqdns},
                     {"prefixes", prefixes},
                     {"errors", ordered_json::array()},
-                    {"warnings", to_json(parsed->warnings, Warning)}})
+                    {"warnings", to_json(parsed->warnings, Diagnostic::Severity::Warning)}})
            << '\n';
   } else {
     io.out << audit::printable(file) << ": valid: mode " << mode_name(p.mode) << ", "
@@ -91,7 +96,7 @@ int verdict(const std::string& file, const std::vector<std::string>& destination
   }
   const auto parsed = policy::load_policy(file, policy::TagCatalog::builtin());
   if (!parsed) {
-    print(parsed.error(), io.err);
+    refuse(file, parsed.error(), json, io);
     return kUsage;
   }
   const auto& p = parsed->policy;

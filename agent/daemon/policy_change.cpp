@@ -29,6 +29,8 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::parse(std::string text, const std::st
   auto parsed = policy::parse_policy(text, path, policy::TagCatalog::builtin());
   if (!parsed) return refused(parsed.error());
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
+  if (!options_.mode.empty())
+    parsed->policy.mode = options_.mode == "audit" ? policy::Mode::Audit : policy::Mode::Enforce;
   std::string hash = fingerprint(text);
   return PolicyFile{std::move(parsed->policy), std::move(hash),
                     std::make_shared<const std::string>(std::move(text))};

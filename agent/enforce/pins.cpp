@@ -107,7 +107,10 @@ void remove_directories(const fs::path& version) {
 Result<void> ensure_bpffs(const std::string& dir) {
   const fs::path path = fs::path(dir).lexically_normal();
   fs::path existing = path;
-  while (!fs::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
+  // A path that cannot be looked at is one that cannot be made: that error is told below.
+  std::error_code ec;
+  while (!fs::exists(existing, ec) && existing.has_relative_path())
+    existing = existing.parent_path();
   if (!on_bpffs(existing)) {
     const fs::path system = "/sys/fs/bpf";
     const bool below_system =

@@ -15,17 +15,22 @@ MAY_INCLUDE = {
     "analysis": {"base", "net", "policy", "abi"},
     "control": {"base"},
     "daemon": {"base", "net", "policy", "dns", "enforce", "audit", "control", "abi"},
-    "cli": {"base", "net", "policy", "analysis", "control", "abi"},
+    # As the daemon it looks at every sibling; the command only shows what it found.
+    "doctor": {"base", "net", "policy", "dns", "enforce", "control"},
+    "cli": {"base", "net", "policy", "analysis", "control", "doctor", "abi"},
     "main": {"base", "daemon"},
     "nft": {"base", "net"},
     "bpf": {"abi"},
 }
 # Single headers beyond that. `egressctl watch` prints the agent's records; `egressctl detach` is
-# the way out and must work without an agent, so it removes the pins itself. The hash of a name is
+# the way out and must work without an agent, so it removes the pins itself; `egressctl exec` makes
+# a cgroup. The doctor looks at the name servers the daemon would. The hash of a name is
 # computed on both sides, by one piece of code.
 ALSO = {
     "analysis": {"audit/record.h"},
-    "cli": {"audit/record.h", "enforce/pins.h"},
+    "cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h", "enforce/break_glass.h",
+            "enforce/process_sockets.h"},
+    "doctor": {"daemon/name_servers.h"},
     "enforce": {"bpf/dns_hash.h"},
 }
 
@@ -40,7 +45,7 @@ THIRD_PARTY = {
     "yaml-cpp/": {"policy"},
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
-    "nlohmann/": {"audit", "analysis", "control", "daemon", "cli"},
+    "nlohmann/": {"audit", "analysis", "control", "daemon", "doctor", "cli"},
     "spdlog/": {"daemon", "cli", "main"},
     "CLI/": {"cli", "main"},
 }

@@ -70,4 +70,9 @@ start_egressd "$POLICY"
 check "with the next agent all programs are new" test -z "$(comm -12 <(printf '%s\n' "$before") <(attached))"
 expect_errno EPERM default_deny "refused" tcp 198.51.100.9 22
 expect_ok "allowed" tcp 203.0.113.7 443
+
+# A dot in its name is enough for the BPF file system to refuse a directory.
+SANDBOX_SOCKET=$SANDBOX_DIR/other.sock SANDBOX_BPFFS=$SANDBOX_BPFFS/not.there run_egressd
+check "a directory that cannot be made: status $status" test "$status" -eq 1
+check "… is named" grep -q "^create .*/not.there: " "$SANDBOX_DIR/out"
 finish

@@ -104,6 +104,19 @@ class CommandTest : public testing::Test {
   std::atomic<bool> ready = false, done = false;
 };
 
+TEST_F(CommandTest, ErrorsOfThePolicyAreJsonToo) {
+  std::ofstream(policy) << "version: 1\nmode: enforce\ncolections: []\n";
+  for (const std::string command : {"check --json ", "verdict --json pypi.org --policy "}) {
+    const auto r = run(command + policy.string());
+    EXPECT_EQ(r.code, 2);
+    const auto j = json::parse(r.out);
+    EXPECT_EQ(j["valid"], false);
+    EXPECT_EQ(j["file"], policy.string());
+    EXPECT_EQ(j["errors"].back()["line"], 3) << r.out;
+    EXPECT_THAT(r.err, HasSubstr(":3:1: error: "));
+  }
+}
+
 TEST_F(CommandTest, VerdictExitsZeroOnlyIfAllIsAllowed) {
   const auto good =
       run("verdict --policy " + policy.string() + " pypi.org '[2001:db8::1]:443/tcp'");
