@@ -10,6 +10,7 @@
 
 #include "base/event_loop.h"
 #include "base/unique_fd.h"
+#include "daemon/confine.h"
 #include "daemon/daemon.h"
 
 namespace {
@@ -43,6 +44,9 @@ Result<void> run(const egressd::daemon::Options& options) {
   if (!signals) return std::unexpected(std::move(signals.error()));
   auto daemon = Daemon::start(**loop, options);
   if (!daemon) return std::unexpected(std::move(daemon.error()));
+  // No reason to leave the machine without an agent.
+  if (auto r = egressd::daemon::confine(); !r)
+    spdlog::error("goes on with more rights than it needs: {}", r.error().message);
   auto watched = (*loop)->watch(signals->get(), EPOLLIN, [&](std::uint32_t) {
     signalfd_siginfo info{};
     while (::read(signals->get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
