@@ -853,11 +853,19 @@ Result<Counters> BpfBackend::counters() {
 
 std::vector<LayerStatus> BpfBackend::layers() {
   std::vector<LayerStatus> all;
+  const auto there = cgroup_id(options_.cgroup_path);
+  const bool removed = there ? *there != cgroup_id_ : there.error().code == ENOENT;
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, skeleton_->obj) {
     LayerStatus layer;
     layer.program = ::bpf_program__name(program);
     if (layer.program == kGrantProgram) continue;
+    if (removed) {
+      layer.cgroup_removed = true;
+      layer.detail = options_.cgroup_path + " was removed";
+      all.push_back(std::move(layer));
+      continue;
+    }
     bpf_prog_info ours{};
     __u32 length = sizeof(ours);
     ::bpf_obj_get_info_by_fd(::bpf_program__fd(program), &ours, &length);
