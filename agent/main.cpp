@@ -7,6 +7,8 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
+#include <string>
 
 #include "base/event_loop.h"
 #include "base/unique_fd.h"
@@ -102,7 +104,14 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_st("egressd"));
   spdlog::set_level(spdlog::level::from_str(log_level));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%f%z %l %v");
-  if (auto r = run(options); !r) {
+  Result<void> r;
+  try {
+    r = run(options);
+  } catch (const std::exception& e) {  // std::bad_alloc: nothing of ours throws
+    r = std::unexpected(Error::of(std::string("out of memory? ") + e.what() +
+                                  "; what is in force stays in force, start egressd again"));
+  }
+  if (!r) {
     std::fprintf(stderr, "%s\n", r.error().message.c_str());
     // Policy errors begin with the file's name, like a compiler's.
     return r.error().message.starts_with(options.policy_path + ":") ? kExitPolicy : kExitFailure;

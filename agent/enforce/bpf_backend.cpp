@@ -19,6 +19,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -134,12 +135,18 @@ Result<void> put_into(__u32 slot, std::span<const std::pair<bpf_map*, int>> oute
   std::vector<int> errors(outers.size());
   {
     std::vector<std::jthread> calls;
-    for (std::size_t i = 0; i < outers.size(); ++i)
-      calls.emplace_back([&outers, &errors, slot, i] {
+    for (std::size_t i = 0; i < outers.size(); ++i) {
+      const auto call = [&outers, &errors, slot, i] {
         const auto& [outer, inner] = outers[i];
         if (::bpf_map_update_elem(::bpf_map__fd(outer), &slot, &inner, BPF_ANY) != 0)
           errors[i] = errno;
-      });
+      };
+      try {
+        calls.emplace_back(call);
+      } catch (const std::system_error&) {
+        call();  // no memory or number for a thread: it takes longer
+      }
+    }
   }
   for (std::size_t i = 0; i < outers.size(); ++i)
     if (errors[i] != 0)

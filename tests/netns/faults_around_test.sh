@@ -82,7 +82,7 @@ resolved() { grep -q 203.0.113.9 <<<"$(ctl list)"; }
 check "the resolver is back: resolved" wait_until 20 resolved
 
 # The judged cgroup is removed.
-stop_egressd
+stop_egressd TERM
 ctl detach --bpffs "$SANDBOX_BPFFS" >/dev/null
 outer=$SANDBOX_CGROUP
 SANDBOX_CGROUP=$outer/judged
@@ -99,11 +99,12 @@ check "the agent is not busy: $(($(cpu) - before)) ticks in a second" test $(($(
 check "reload still works" ctl reload
 mkdir "$SANDBOX_CGROUP"
 check "another of the same name is not the judged one" warned
-stop_egressd
+stop_egressd TERM
 start_egressd "$POLICY"
 only $ONE $TWO "after a restart"
-check "no warning any more" bash -c '! grep -q "was removed" <<<"$1"' _ "$(ctl status --json)"
-stop_egressd
+unwarned() { ! grep -q 'was removed' <<<"$(ctl status --json)"; }
+check "no warning any more" unwarned
+stop_egressd TERM
 rmdir "$SANDBOX_CGROUP"
 SANDBOX_CGROUP=$outer
 finish
