@@ -59,7 +59,7 @@ END
 chmod +x "$SANDBOX_DIR/faulty"
 export FAULT_CALL FAULT_ERROR FAULT_AT FAULT_REAL=$EGRESSD
 
-attached() { on_client bpftool cgroup show "$SANDBOX_CGROUP" | grep -c egressd_ || true; }
+attached() { on_client bpftool cgroup show "$SANDBOX_CGROUP" | grep -cE '^[0-9]' || true; }
 pinned() { on_client find "$SANDBOX_BPFFS" -name 'egressd_*'; }
 injected() { grep -q INJECTED "$SANDBOX_DIR/trace"; }
 reached() { [[ $(probe tcp "$1" 22 2>&1) == ok* ]]; }

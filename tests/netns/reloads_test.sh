@@ -46,8 +46,7 @@ allowed=$REPLY
 fds() { find "/proc/$SANDBOX_AGENT/fd" -mindepth 1 | wc -l; }
 rss_kib() { awk '/^VmRSS:/ {print $2}' "/proc/$SANDBOX_AGENT/status"; }
 pins() { on_client find "$SANDBOX_BPFFS" -name 'egressd_*' | wc -l; }
-# Maps of the machine by the names that only a generation has; a map ends some time after its last
-# user. Other sandboxes have theirs, so it is looked for the agent's own: those its outer maps hold.
+# All agents' of the machine. A map ends some time after its last user.
 maps() { bpftool -j map show | grep -o '"name":"egressd_[a-z0-9]*"' | wc -l; }
 
 before=$(status_number generation)
