@@ -61,16 +61,20 @@ reloads() {
   done
 }
 reloads "$WARM_UP"
-first="$(fds) descriptors, $(pins) pins"
+first_fds=$(fds)
+first_pins=$(pins)
 first_kib=$(rss_kib)
 first_maps=$(maps)
 reloads $((RELOADS - WARM_UP))
-last="$(fds) descriptors, $(pins) pins"
+last_fds=$(fds)
 last_kib=$(rss_kib)
 check "no reload failed" test "$errors" -eq 0
 check "generation $before, now $(status_number generation)" \
   test "$(status_number generation)" -ge $((before + RELOADS))
-check "as after $WARM_UP reloads: $first; now $last" test "$first" = "$last"
+# A question under way has a socket of its own.
+check "after $WARM_UP reloads $first_fds descriptors, now $last_fds" \
+  test "$last_fds" -le $((first_fds + 3))
+check "pins: $first_pins, now $(pins)" test "$(pins)" -eq "$first_pins"
 check "resident: $first_kib KiB, now $last_kib KiB" test "$last_kib" -le $((first_kib + 1024))
 # Other agents may run on this machine: only growth by about one a reload is ours.
 few_maps() { (($(maps) < first_maps + (RELOADS - WARM_UP) / 2)); }
