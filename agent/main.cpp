@@ -7,9 +7,12 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
+#include <string>
 
 #include "base/event_loop.h"
 #include "base/unique_fd.h"
+#include "daemon/confine.h"
 #include "daemon/daemon.h"
 
 namespace {
@@ -43,6 +46,9 @@ Result<void> run(const egressd::daemon::Options& options) {
   if (!signals) return std::unexpected(std::move(signals.error()));
   auto daemon = Daemon::start(**loop, options);
   if (!daemon) return std::unexpected(std::move(daemon.error()));
+  // No reason to leave the machine without an agent.
+  if (auto r = egressd::daemon::confine(); !r)
+    spdlog::error("goes on with more rights than it needs: {}", r.error().message);
   auto watched = (*loop)->watch(signals->get(), EPOLLIN, [&](std::uint32_t) {
     signalfd_siginfo info{};
     while (::read(signals->get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
@@ -121,7 +127,14 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_logger_st("egressd"));
   spdlog::set_level(spdlog::level::from_str(log_level));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%f%z %l %v");
-  if (auto r = run(options); !r) {
+  Result<void> r;
+  try {
+    r = run(options);
+  } catch (const std::exception& e) {  // std::bad_alloc: nothing of ours throws
+    r = std::unexpected(Error::of(std::string("out of memory? ") + e.what() +
+                                  "; what is in force stays in force, start egressd again"));
+  }
+  if (!r) {
     std::fprintf(stderr, "%s\n", r.error().message.c_str());
     // Policy errors begin with the file's name, like a compiler's.
     return r.error().message.starts_with(options.policy_path + ":") ? kExitPolicy : kExitFailure;

@@ -7,6 +7,7 @@ build_packages=(
   build-essential cmake ninja-build pkg-config clang-19 llvm-19 bpftool
   libbpf-dev libelf-dev zlib1g-dev libnftnl-dev libmnl-dev libc-ares-dev libspdlog-dev
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libidn2-dev libpsl-dev
+  libseccomp-dev libcap-ng-dev
   libgtest-dev libgmock-dev
 )
 # Real programs on the other side of the sandbox's wire.
@@ -15,7 +16,7 @@ sandbox_packages=(
 )
 test_packages=(
   clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
-  iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db
+  iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db strace
 )
 # What scripts/kernel-matrix.sh boots other kernels with.
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)

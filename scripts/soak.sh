@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The long forms of the tests that look for what is rare: hours, for a machine of one's own, as root.
-#   scripts/soak.sh [STEP…]      mutations | names | kills | fuzz; default: all, in this order
+#   scripts/soak.sh [STEP…]      mutations | names | kills | reloads | fuzz; default: all, in this order
 # How much, with the default in brackets:
 #   EGRESSD_SOAK_MUTATIONS       answers, and a quarter as many questions, shown to the kernel and
 #                                the reference, with TCP streams beside (10000000)
 #   EGRESSD_SOAK_NAMES           fresh names asked and used at once, in rounds of 100000 (1000000)
 #   EGRESSD_SOAK_KILLS           kill -9 of the agent under clients that never pause (1000)
+#   EGRESSD_SOAK_RELOADS         reloads in a row; nothing may grow and nothing open (10000)
 #   EGRESSD_SOAK_MINUTES         per fuzz target (30)
 # Each starts from another seed than the last time. Whole outputs: build/soak/.
 set -euo pipefail
@@ -14,15 +15,16 @@ cd "$(dirname "$0")/.."
 mutations=${EGRESSD_SOAK_MUTATIONS:-10000000}
 names=${EGRESSD_SOAK_NAMES:-1000000}
 kills=${EGRESSD_SOAK_KILLS:-1000}
+reloads=${EGRESSD_SOAK_RELOADS:-10000}
 minutes=${EGRESSD_SOAK_MINUTES:-30}
 started=$SECONDS
 failed=()
 out=build/soak
 
-(($#)) || set -- mutations names kills fuzz
+(($#)) || set -- mutations names kills reloads fuzz
 for step in "$@"; do
   case $step in
-    mutations | names | kills | fuzz) ;;
+    mutations | names | kills | reloads | fuzz) ;;
     *)
       sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3- >&2
       exit 2
@@ -89,12 +91,22 @@ names() {
   done
 }
 
-kills() {
+# For the steps that run a test of tests/netns.
+build_for_netns() {
   build dev egressd egressctl egressd_probe dns_client
   export DNS_CLIENT=$PWD/build/dev/tests/bpf/dns_client
   export EGRESSD=$PWD/build/dev/agent/egressd EGRESSCTL=$PWD/build/dev/agent/cli/egressctl
   export EGRESSD_PROBE=$PWD/build/dev/tests/support/egressd_probe
+}
+
+kills() {
+  build_for_netns
   EGRESSD_KILLS=$kills attempt kills . tests/netns/dns_kills_test.sh || true
+}
+
+reloads() {
+  build_for_netns
+  EGRESSD_RELOADS=$reloads attempt reloads . tests/netns/reloads_test.sh || true
 }
 
 fuzz() {

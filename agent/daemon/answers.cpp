@@ -192,7 +192,11 @@ StatusReport DaemonImpl::status_report() {
                               std::to_string(opening->uid) + ": " + opening->reason + ")");
   }
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
-  if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
+  if (std::ranges::any_of(report.layers, &enforce::LayerStatus::cgroup_removed))
+    report.warnings.push_back("the cgroup " + options_.cgroup_path +
+                              " was removed: nothing is judged, also not in a new one of that "
+                              "name; restart egressd when it is there");
+  else if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
     report.warnings.push_back(
         "a program is not attached: enforcement is incomplete; restart egressd");
   if (!live_error_.empty())

@@ -24,6 +24,7 @@ struct Counters {
 struct LayerStatus {
   std::string program;
   bool attached = false;
+  bool cgroup_removed = false;  // a new one of that name would be another
   std::string detail;
 };
 

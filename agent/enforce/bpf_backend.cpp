@@ -19,6 +19,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -134,12 +135,18 @@ Result<void> put_into(__u32 slot, std::span<const std::pair<bpf_map*, int>> oute
   std::vector<int> errors(outers.size());
   {
     std::vector<std::jthread> calls;
-    for (std::size_t i = 0; i < outers.size(); ++i)
-      calls.emplace_back([&outers, &errors, slot, i] {
+    for (std::size_t i = 0; i < outers.size(); ++i) {
+      const auto call = [&outers, &errors, slot, i] {
         const auto& [outer, inner] = outers[i];
         if (::bpf_map_update_elem(::bpf_map__fd(outer), &slot, &inner, BPF_ANY) != 0)
           errors[i] = errno;
-      });
+      };
+      try {
+        calls.emplace_back(call);
+      } catch (const std::system_error&) {
+        call();  // no memory or number for a thread: it takes longer
+      }
+    }
   }
   for (std::size_t i = 0; i < outers.size(); ++i)
     if (errors[i] != 0)
@@ -853,11 +860,19 @@ Result<Counters> BpfBackend::counters() {
 
 std::vector<LayerStatus> BpfBackend::layers() {
   std::vector<LayerStatus> all;
+  const auto there = cgroup_id(options_.cgroup_path);
+  const bool removed = there ? *there != cgroup_id_ : there.error().code == ENOENT;
   bpf_program* program = nullptr;
   bpf_object__for_each_program(program, skeleton_->obj) {
     LayerStatus layer;
     layer.program = ::bpf_program__name(program);
     if (layer.program == kGrantProgram) continue;
+    if (removed) {
+      layer.cgroup_removed = true;
+      layer.detail = options_.cgroup_path + " was removed";
+      all.push_back(std::move(layer));
+      continue;
+    }
     bpf_prog_info ours{};
     __u32 length = sizeof(ours);
     ::bpf_obj_get_info_by_fd(::bpf_program__fd(program), &ours, &length);

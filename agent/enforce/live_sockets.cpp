@@ -47,6 +47,9 @@ Result<void> Iterator::open(const std::function<int(const std::string&)>& map_fd
   }
   if (const int err = egressd_live_bpf::load(skeleton_); err != 0)
     return std::unexpected(Error::from_errno("load program egressd_live", -err));
+  // libbpf loads without complaint what it could not map.
+  if (skeleton_->bss == nullptr)
+    return std::unexpected(Error::of("program egressd_live: its variables cannot be mapped"));
 
   bpf_iter_link_info over{};
   over.map.map_fd = static_cast<__u32>(::bpf_map__fd(skeleton_->maps.egressd_socks));

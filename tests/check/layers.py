@@ -42,6 +42,8 @@ THIRD_PARTY = {
     "bpf/libbpf.h": {"enforce", "audit"},
     "libmnl/": {"nft", "daemon"},
     "libnftnl/": {"nft"},
+    "seccomp.h": {"daemon"},
+    "cap-ng.h": {"daemon"},
     "yaml-cpp/": {"policy"},
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
