@@ -13,7 +13,8 @@ MAY_INCLUDE = {
     "enforce": {"base", "net", "nft", "abi"},
     "audit": {"base", "net", "abi"},
     "control": {"base"},
-    "daemon": {"base", "net", "policy", "dns", "enforce", "audit", "control", "abi"},
+    "metrics": {"base", "net"},
+    "daemon": {"base", "net", "policy", "dns", "enforce", "audit", "control", "metrics", "abi"},
     "cli": {"base", "net", "policy", "control", "abi"},
     "main": {"base", "daemon"},
     "nft": {"base", "net"},
@@ -36,6 +37,8 @@ THIRD_PARTY = {
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
     "nlohmann/": {"audit", "control", "daemon", "cli"},
+    "prometheus/": {"metrics"},
+    "microhttpd.h": {"metrics"},
     "spdlog/": {"daemon", "cli", "main"},
     "CLI/": {"cli", "main"},
 }
