@@ -27,6 +27,8 @@
 #include "daemon/grant_list.h"
 #include "daemon/learned_names.h"
 #include "daemon/local_addresses.h"
+#include "daemon/metrics_endpoint.h"
+#include "daemon/metrics_snapshot.h"
 #include "daemon/name_ids.h"
 #include "daemon/name_servers.h"
 #include "daemon/recorder.h"
@@ -159,11 +161,13 @@ class DaemonImpl final : public Daemon {
   void on_request(const control::Request& request, control::Responder& responder);
   void answer_list(control::Responder& responder);
   [[nodiscard]] StatusReport status_report();
+  [[nodiscard]] metrics::Snapshot metrics_snapshot();
 
   EventLoop& loop_;
   Options options_;
   SystemClock clock_;
   BootTime started_{0};
+  std::chrono::system_clock::time_point started_at_ = std::chrono::system_clock::now();
 
   UniqueFd pins_lock_;  // held as long as the agent lives
   std::unique_ptr<enforce::Backend> backend_;
@@ -171,6 +175,7 @@ class DaemonImpl final : public Daemon {
   policy::Policy policy_;
   std::string policy_hash_;
   std::string reload_error_;  // what came of the last reload; empty if it worked
+  std::chrono::system_clock::time_point last_good_reload_ = started_at_;
   Compiled compiled_;
   RuleHistory rule_history_;
 
@@ -211,6 +216,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<Recorder> recorder_;
   control::Watchers dns_watchers_;
   std::unique_ptr<control::Server> control_;
+  std::unique_ptr<MetricsEndpoint> metrics_;
 };
 
 std::unexpected<Error> refused(const std::vector<policy::Diagnostic>& diagnostics) {
@@ -289,6 +295,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
     earlier_names_hold_ = false;
   policy_ = std::move(policy);
   compiled_ = std::move(*compiled);
+  recorder_->denials().follow(compiled_.rules);
   servers_ = std::move(*servers);
   servers_error_.clear();
   if (servers_.stub_alone) spdlog::warn("{}", stub_alone_warning());
@@ -377,6 +384,10 @@ Result<void> DaemonImpl::start() {
   if (auto r = open_sink(); !r) return r;
   // Before anything changes in the kernel: a second daemon on the same socket ends here.
   if (auto r = open_control(); !r) return r;
+  auto endpoint =
+      MetricsEndpoint::open(loop_, options_.metrics_listen, [this] { return metrics_snapshot(); });
+  if (!endpoint) return std::unexpected(std::move(endpoint.error()));
+  metrics_ = std::move(*endpoint);
 
   // So does one with another socket that pins in the same place.
   auto lock = enforce::lock_pins(options_.bpffs_dir);
@@ -502,6 +513,7 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
   const auto old_generation = compiled_.rules.generation;
   auto r = file ? change_to(std::move(*file)) : Result<void>(std::unexpected(file.error()));
   reload_error_.clear();
+  if (r) last_good_reload_ = std::chrono::system_clock::now();
   if (r) return r;
   if (compiled_.rules.generation != old_generation) {
     reload_error_ = r.error().message;
@@ -892,8 +904,19 @@ StatusReport DaemonImpl::status_report() {
   report.adopted = adopted_;
   report.meanwhile = meanwhile_;
   report.layers = backend_->layers();
-  if (auto counters = backend_->counters()) report.counters = *counters;
-  if (auto count = backend_->count_learned()) report.learned_entries = *count;
+  report.attached = attached_;
+  if (auto counters = backend_->counters()) {
+    report.counters = *counters;
+    report.counters_known = true;
+  }
+  if (auto count = backend_->count_learned()) {
+    report.learned_entries = *count;
+    report.learned_known = true;
+  }
+  report.rule_denials = recorder_->denials().all();
+  report.started_at = started_at_;
+  report.reload_worked = reload_error_.empty();
+  report.last_good_reload = last_good_reload_;
   report.resolver = resolver_->status();
   report.audit_lost = recorder_->lost();
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
@@ -903,6 +926,7 @@ StatusReport DaemonImpl::status_report() {
   if (!live_error_.empty())
     report.warnings.push_back(
         "addresses of open connections are not kept reachable beyond their time: " + live_error_);
+  if (!metrics_->error().empty()) report.warnings.push_back("no metrics: " + metrics_->error());
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty())
@@ -928,6 +952,10 @@ StatusReport DaemonImpl::status_report() {
       report.warnings.push_back("cannot resolve " + name.fqdn + ": " + name.last_error);
   }
   return report;
+}
+
+metrics::Snapshot DaemonImpl::metrics_snapshot() {
+  return snapshot_of(status_report(), compiled_.resolve, backend_->map_fills(), clock_.now());
 }
 
 }  // namespace

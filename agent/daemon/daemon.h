@@ -18,7 +18,8 @@ struct Options {
   std::string state_dir = "/var/lib/egressd";
   std::string bpffs_dir = "/sys/fs/bpf/egressd";
   std::string socket_path = "/run/egressd/control.sock";
-  std::string audit_log = "-";  // file, or "-" for standard output
+  std::string audit_log = "-";                    // file, or "-" for standard output
+  std::string metrics_listen = "127.0.0.1:9477";  // ADDRESS:PORT, or "off"
   ResolvConfPaths resolv_conf;
   std::uint32_t max_learned = 131072;
   // Longest wait for the first answers before enforcement begins on a machine where it is not

@@ -20,6 +20,7 @@ void Recorder::refused(const egressd_event& event) {
   if (const auto* name = rules_.find(event.generation, event.rule_id)) {
     known.collection = name->collection;
     known.rule = name->rule;
+    denials_.count(*name, event.verdict == EGRESSD_ACTION_DENY);
   }
   net::IpAddress::Bytes destination{};
   std::ranges::copy(event.daddr.addr, destination.begin());

@@ -10,6 +10,7 @@
 #include "bpf/egressd_abi.h"
 #include "control/server.h"
 #include "daemon/learned_names.h"
+#include "daemon/rule_denials.h"
 #include "daemon/rule_history.h"
 
 namespace egressd::daemon {
@@ -27,6 +28,7 @@ class Recorder {
   void question_refused(const egressd_dns_event& event, const std::string& name);
 
   void watch(const control::Responder& responder) { watchers_.add(responder); }
+  RuleDenials& denials() { return denials_; }
   // For log rotation.
   Result<void> reopen() { return sink_->reopen(); }
   // Records the sink could not write.
@@ -40,6 +42,7 @@ class Recorder {
   audit::CgroupPaths& cgroups_;
   const RuleHistory& rules_;
   const LearnedNames& names_;
+  RuleDenials denials_;
   control::Watchers watchers_;
 };
 
