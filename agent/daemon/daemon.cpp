@@ -160,6 +160,8 @@ class DaemonImpl final : public Daemon {
   void keep_resolved();
   void on_request(const control::Request& request, control::Responder& responder);
   void answer_list(control::Responder& responder);
+  // Without the count of what was learned, which takes a walk over all of it.
+  [[nodiscard]] StatusReport quick_report();
   [[nodiscard]] StatusReport status_report();
   [[nodiscard]] metrics::Snapshot metrics_snapshot();
 
@@ -894,6 +896,12 @@ void DaemonImpl::answer_list(control::Responder& responder) {
 }
 
 StatusReport DaemonImpl::status_report() {
+  StatusReport report = quick_report();
+  if (auto count = backend_->count_learned()) report.learned_entries = *count;
+  return report;
+}
+
+StatusReport DaemonImpl::quick_report() {
   StatusReport report;
   report.enforce = compiled_.rules.enforce;
   report.generation = compiled_.rules.generation;
@@ -908,10 +916,6 @@ StatusReport DaemonImpl::status_report() {
   if (auto counters = backend_->counters()) {
     report.counters = *counters;
     report.counters_known = true;
-  }
-  if (auto count = backend_->count_learned()) {
-    report.learned_entries = *count;
-    report.learned_known = true;
   }
   report.rule_denials = recorder_->denials().all();
   report.started_at = started_at_;
@@ -955,7 +959,7 @@ StatusReport DaemonImpl::status_report() {
 }
 
 metrics::Snapshot DaemonImpl::metrics_snapshot() {
-  return snapshot_of(status_report(), compiled_.resolve, backend_->map_fills(), clock_.now());
+  return snapshot_of(quick_report(), compiled_.resolve, backend_->map_fills(), clock_.now());
 }
 
 }  // namespace

@@ -82,7 +82,6 @@ metrics::Snapshot snapshot_of(const StatusReport& report, std::span<const std::s
   }
 
   if (report.counters_known) s.kernel = kernel_of(report.counters);
-  if (report.learned_known) s.learned_grants = report.learned_entries;
   for (const enforce::MapFill& map : maps)
     s.maps.push_back({map.map, map.entries, map.max_entries});
   for (const auto& [name, counts] : report.rule_denials)

@@ -42,7 +42,6 @@ struct StatusReport {
   bool attached = false;  // once; `layers` says what is now
   bool counters_known = false;
   enforce::Counters counters;
-  bool learned_known = false;
   std::size_t learned_entries = 0;
   std::map<RuleDenials::Name, RuleDenials::Counts> rule_denials;
   std::chrono::system_clock::time_point started_at;

@@ -127,10 +127,8 @@ void add_agent(Families& families, const Snapshot& s) {
       .counter("egressd_audit_records_lost_total",
                "Records the sink could not write since the agent started.")
       .add(s.audit_lost, {{"sink", "audit_log"}});
-  families.gauge("egressd_learned_grants",
-                 "Addresses learned from DNS, once per name pattern, those just ended too.");
-  if (s.learned_grants) families.add(*s.learned_grants);
-  families.gauge("egressd_map_entries", "Entries of a bounded map of the kernel side.");
+  families.gauge("egressd_map_entries",
+                 "Entries of a bounded map; egressd_learned: addresses learned from DNS.");
   for (const auto& map : s.maps) families.add(map.entries, {{"map", map.map}});
   families.gauge("egressd_map_max_entries", "Entries a bounded map has room for.");
   for (const auto& map : s.maps) families.add(map.max_entries, {{"map", map.map}});

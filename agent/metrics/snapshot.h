@@ -51,7 +51,6 @@ struct Snapshot {
     std::uint64_t storage_failed = 0;
   };
   std::optional<Kernel> kernel;
-  std::optional<std::uint64_t> learned_grants;
 
   struct MapFill {
     std::string map;

@@ -78,8 +78,17 @@ agent /metrics >"$SANDBOX_DIR/metrics.txt"
 promtool check metrics <"$SANDBOX_DIR/metrics.txt" >"$SANDBOX_DIR/lint" 2>&1 || true
 check "promtool has nothing to say of $(grep -c '^# TYPE' "$SANDBOX_DIR/metrics.txt") metrics: $(<"$SANDBOX_DIR/lint")" \
   test ! -s "$SANDBOX_DIR/lint"
-alerts_are_rules() { promtool check rules "$DEPLOY/prometheus/alerts.yaml" >"$SANDBOX_DIR/rules"; }
-check "the alerts are rules" alerts_are_rules
+# What the alerts say is tested in tests/check; whether there are such metrics, here.
+unknown() {
+  grep -oE 'egressd_[a-z_]+' "$DEPLOY/prometheus/alerts.yaml" | sort -u | grep -v '^egressd_learned$' |
+    while read -r name; do grep -q "^$name[{ ]" "$SANDBOX_DIR/metrics.txt" || printf '%s ' "$name"; done
+}
+check "metrics of the alerts that do not exist: $(unknown)" test -z "$(unknown)"
+undocumented() {
+  sed -n 's/^# TYPE \([^ ]*\) .*/\1/p' "$SANDBOX_DIR/metrics.txt" |
+    while read -r name; do grep -qF "\`$name\`" "$DEPLOY/metrics.md" || printf '%s ' "$name"; done
+}
+check "metrics without a word in metrics.md: $(undocumented)" test -z "$(undocumented)"
 
 readonly DENIALS='egressd_verdicts_total{reason="default_deny",verdict="denied"}'
 readonly RULE='egressd_rule_denials_total{collection="blocked",rule="one \"host\"",verdict="denied"}'

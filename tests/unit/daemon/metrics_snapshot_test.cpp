@@ -72,7 +72,6 @@ TEST(MetricsSnapshot, WhatTheKernelDidNotTellIsAbsent) {
   report.counters_known = false;
   const std::string all = text(report);
   EXPECT_THAT(all, Not(HasSubstr("egressd_verdicts_total")));
-  EXPECT_THAT(all, Not(HasSubstr("egressd_learned_grants")));
   EXPECT_THAT(all, HasSubstr("egressd_policy_generation 3"));
 }
 

@@ -27,7 +27,6 @@ Snapshot full() {
   s.kernel->verdicts = {{"default_deny", true, 5}, {"network_rule", false, 6}};
   s.kernel->dns_outcomes = {{"learned", 3}};
   s.kernel->ring_lost = {{"denials", 1}, {"dns", 2}};
-  s.learned_grants = 4;
   s.maps = {{"egressd_learned", 3, 1024}};
   s.rule_denials = {{"block", "metadata", 2, 1}};
   s.failures = {{"example.com", 3}};

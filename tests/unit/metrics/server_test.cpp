@@ -141,8 +141,11 @@ TEST_F(ServerTest, SlowClientsAreCutAndOthersServed) {
   }
   EXPECT_THAT(reply, HasSubstr("200 OK"));
   EXPECT_GT(clock.now() - begun, 50ms);  // it had to wait for a place
-  std::string nothing;
-  EXPECT_FALSE(receive(slow[0], nothing));
+  for (const UniqueFd& fd : slow) {
+    std::string nothing;
+    while (receive(fd, nothing) && clock.now() < begun + 5s) ASSERT_TRUE(loop->run_once(10ms));
+    EXPECT_LT(clock.now(), begun + 5s) << nothing;
+  }
 }
 
 // Neither does one who never reads what he asked for.
@@ -174,7 +177,7 @@ TEST_F(ServerTest, ThePortIsFreeAtOnceAfterTheEnd) {
   ASSERT_TRUE(loop->run_once(10ms));
   const BootTime begun = clock.now();
   server.reset();
-  EXPECT_LT(clock.now() - begun, 100ms);
+  EXPECT_LT(clock.now() - begun, 500ms);
   const auto again = Server::open(*loop, {*net::IpAddress::parse("127.0.0.1"), port}, {},
                                   [](auto) { return Page{}; });
   EXPECT_TRUE(again) << again.error().message;
