@@ -81,7 +81,7 @@ check "promtool has nothing to say of $(grep -c '^# TYPE' "$SANDBOX_DIR/metrics.
 # What the alerts say is tested in tests/check; whether there are such metrics, here.
 unknown() {
   grep -oE 'egressd_[a-z_]+' "$DEPLOY/prometheus/alerts.yaml" | sort -u | grep -v '^egressd_learned$' |
-    while read -r name; do grep -q "^$name[{ ]" "$SANDBOX_DIR/metrics.txt" || printf '%s ' "$name"; done
+    while read -r name; do grep -q "^${name}[{ ]" "$SANDBOX_DIR/metrics.txt" || printf '%s ' "$name"; done
 }
 check "metrics of the alerts that do not exist: $(unknown)" test -z "$(unknown)"
 undocumented() {
