@@ -24,8 +24,8 @@ std::string utf8(const std::string& text) {
   return nlohmann::json::parse(replaced).get<std::string>();
 }
 
-metrics::Snapshot::Kernel kernel_of(const enforce::Counters& counters) {
-  metrics::Snapshot::Kernel kernel;
+metrics::KernelCounts kernel_of(const enforce::Counters& counters) {
+  metrics::KernelCounts kernel;
   for (std::uint32_t i = 0; i < EGRESSD_REASON_MAX; ++i) {
     const std::string_view name = audit::reason_name(i);
     if (name == "unknown") continue;

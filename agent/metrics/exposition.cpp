@@ -92,7 +92,7 @@ void add_state(Families& families, const Snapshot& s, BootTime now) {
     families.add(yes(program.attached), {{"program", program.name}});
 }
 
-void add_kernel(Families& families, const Snapshot::Kernel& kernel) {
+void add_kernel(Families& families, const KernelCounts& kernel) {
   families.counter("egressd_verdicts_total",
                    "Verdicts by reason, counted in the kernel since the programs were loaded.");
   for (const auto& verdicts : kernel.verdicts)

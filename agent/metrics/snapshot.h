@@ -15,6 +15,20 @@ struct Count {
   std::uint64_t value = 0;
 };
 
+// Counted in the kernel since the programs were loaded.
+struct KernelCounts {
+  struct Verdicts {
+    std::string reason;
+    bool denied = false;
+    std::uint64_t value = 0;
+  };
+  std::vector<Verdicts> verdicts;
+  std::vector<Count> dns_outcomes;
+  std::vector<Count> ring_lost;  // by ring
+  std::uint64_t ring_sent = 0;   // denial records
+  std::uint64_t storage_failed = 0;
+};
+
 // What is known of the agent and its kernel side at one moment. Names of the policy are in it,
 // those of processes, addresses and questions never: whoever may connect can read it.
 struct Snapshot {
@@ -38,19 +52,7 @@ struct Snapshot {
   std::vector<std::string> unready;
 
   // Absent where the kernel could not be asked: a counter must not seem to begin anew.
-  struct Verdicts {
-    std::string reason;
-    bool denied = false;
-    std::uint64_t value = 0;
-  };
-  struct Kernel {
-    std::vector<Verdicts> verdicts;
-    std::vector<Count> dns_outcomes;
-    std::vector<Count> ring_lost;  // by ring
-    std::uint64_t ring_sent = 0;   // denial records
-    std::uint64_t storage_failed = 0;
-  };
-  std::optional<Kernel> kernel;
+  std::optional<KernelCounts> kernel;
 
   struct MapFill {
     std::string map;
