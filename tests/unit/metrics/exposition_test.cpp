@@ -11,7 +11,6 @@ namespace egressd::metrics {
 namespace {
 
 using testing::HasSubstr;
-using testing::Not;
 
 // One of everything.
 Snapshot full() {
