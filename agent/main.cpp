@@ -114,6 +114,10 @@ int main(int argc, char** argv) {
                           "Denial records to syslog (RFC 5424): unix, unix:/path or ADDRESS:PORT "
                           "(UDP)");
   run_command
+      ->add_option("--metrics-listen", options.metrics_listen,
+                   "ADDRESS:PORT of /metrics, /healthz and /readyz, or off")
+      ->capture_default_str();
+  run_command
       ->add_option("--max-learned", options.max_learned,
                    "Addresses learned from DNS the kernel holds at most")
       ->check(CLI::Range(1024u, 16u << 20))

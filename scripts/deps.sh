@@ -8,7 +8,7 @@ build_packages=(
   libbpf-dev libelf-dev zlib1g-dev libnftnl-dev libmnl-dev libc-ares-dev libspdlog-dev
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libidn2-dev libpsl-dev
   libseccomp-dev libcap-ng-dev
-  libgtest-dev libgmock-dev
+  prometheus-cpp-dev libmicrohttpd-dev libgtest-dev libgmock-dev
 )
 # Real programs on the other side of the sandbox's wire.
 sandbox_packages=(
@@ -16,7 +16,7 @@ sandbox_packages=(
 )
 test_packages=(
   clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
-  iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db strace
+  iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db strace prometheus
 )
 # What scripts/kernel-matrix.sh boots other kernels with.
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
@@ -56,8 +56,8 @@ if [[ $EUID -ne 0 ]]; then
 fi
 printf 'packages: installing %d of %d: %s\n' "${#missing[@]}" "${#wanted[@]}" "${missing[*]}"
 
-# nginx, knot, rsyslog and unbound come with services. The tests start their own in a sandbox; the
-# machine's must neither start now nor at the next boot.
+# nginx, knot, rsyslog, unbound and prometheus come with services. The tests start their own in a
+# sandbox; the machine's must neither start now nor at the next boot.
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
 made_policy=no
@@ -98,9 +98,9 @@ apt update || printf 'packages: apt-get update failed, trying with the lists the
 apt install --no-install-recommends "${missing[@]}"
 
 if [[ -d /run/systemd/system ]]; then
-  for service in nginx knot rsyslog unbound; do
+  for service in nginx knot rsyslog unbound prometheus; do
     for package in "${missing[@]}"; do
-      if [[ $package == "$service"* ]]; then
+      if [[ $package == "$service" || $package == "$service-light" ]]; then
         systemctl --quiet disable "$service.service"
         printf 'packages: %s is installed but not enabled as a service\n' "$service"
       fi

@@ -168,6 +168,16 @@ void DaemonImpl::answer_list(control::Responder& responder) {
 }
 
 StatusReport DaemonImpl::status_report() {
+  StatusReport report = quick_report();
+  if (auto count = backend_->count_learned()) report.learned_entries = *count;
+  return report;
+}
+
+metrics::Snapshot DaemonImpl::metrics_snapshot() {
+  return snapshot_of(quick_report(), compiled_.resolve, backend_->map_fills(), clock_.now());
+}
+
+StatusReport DaemonImpl::quick_report() {
   StatusReport report;
   report.enforce = compiled_.rules.enforce;
   report.generation = compiled_.rules.generation;
@@ -178,8 +188,15 @@ StatusReport DaemonImpl::status_report() {
   report.adopted = adopted_;
   report.meanwhile = meanwhile_;
   report.layers = backend_->layers();
-  if (auto counters = backend_->counters()) report.counters = *counters;
-  if (auto count = backend_->count_learned()) report.learned_entries = *count;
+  report.attached = attached_;
+  if (auto counters = backend_->counters()) {
+    report.counters = *counters;
+    report.counters_known = true;
+  }
+  report.rule_denials = recorder_->denials().all();
+  report.started_at = started_at_;
+  report.reload_worked = reload_error_.empty();
+  report.last_good_reload = last_good_reload_;
   report.resolver = resolver_->status();
   report.audit_lost = recorder_->sink().lost();
   for (const auto& sink : recorder_->sink().sinks())
@@ -191,6 +208,7 @@ StatusReport DaemonImpl::status_report() {
                               " s; `egressctl close` ends it (opened by uid " +
                               std::to_string(opening->uid) + ": " + opening->reason + ")");
   }
+  if (!metrics_->error().empty()) report.warnings.push_back("no metrics: " + metrics_->error());
   if (!attached_) report.warnings.push_back("not attached yet: waiting for the first DNS answers");
   if (std::ranges::any_of(report.layers, &enforce::LayerStatus::cgroup_removed))
     report.warnings.push_back("the cgroup " + options_.cgroup_path +

@@ -62,6 +62,10 @@ Result<void> DaemonImpl::start() {
   if (auto r = open_sink(); !r) return r;
   // Before anything changes in the kernel: a second daemon on the same socket ends here.
   if (auto r = open_control(); !r) return r;
+  auto endpoint =
+      MetricsEndpoint::open(loop_, options_.metrics_listen, [this] { return metrics_snapshot(); });
+  if (!endpoint) return std::unexpected(std::move(endpoint.error()));
+  metrics_ = std::move(*endpoint);
 
   // So does one with another socket that pins in the same place.
   auto lock = enforce::lock_pins(options_.bpffs_dir);

@@ -21,6 +21,7 @@ struct Options {
   std::string bpffs_dir = "/sys/fs/bpf/egressd";
   std::string socket_path = "/run/egressd/control.sock";
   AuditOptions audit;
+  std::string metrics_listen = "127.0.0.1:9477";  // ADDRESS:PORT, or "off"
   ResolvConfPaths resolv_conf;
   std::uint32_t max_learned = 131072;
   // Longest wait for the first answers before enforcement begins on a machine where it is not

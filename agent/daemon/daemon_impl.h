@@ -21,6 +21,8 @@
 #include "daemon/grant_list.h"
 #include "daemon/learned_names.h"
 #include "daemon/local_addresses.h"
+#include "daemon/metrics_endpoint.h"
+#include "daemon/metrics_snapshot.h"
 #include "daemon/name_ids.h"
 #include "daemon/name_servers.h"
 #include "daemon/recorder.h"
@@ -135,6 +137,9 @@ class DaemonImpl final : public Daemon {
   GrantList::Sources grant_sources();
   void on_explain(const control::Request& request, control::Responder& responder);
   [[nodiscard]] StatusReport status_report();
+  // Without the count of what was learned, which takes a walk over all of it.
+  [[nodiscard]] StatusReport quick_report();
+  [[nodiscard]] metrics::Snapshot metrics_snapshot();
 
   EventLoop& loop_;
   Options options_;
@@ -145,6 +150,8 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<enforce::Backend> backend_;
   std::unique_ptr<NameIds> ids_;
   policy::Policy policy_;
+  std::chrono::system_clock::time_point started_at_ = std::chrono::system_clock::now();
+  std::chrono::system_clock::time_point last_good_reload_ = started_at_;
   std::string policy_hash_;
   Trial::Text policy_text_;
   std::optional<Trial> trial_;
@@ -192,6 +199,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<Recorder> recorder_;
   control::Watchers dns_watchers_;
   std::unique_ptr<control::Server> control_;
+  std::unique_ptr<MetricsEndpoint> metrics_;
 };
 
 }  // namespace egressd::daemon

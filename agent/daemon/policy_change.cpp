@@ -104,6 +104,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   if (servers_.stub_alone) spdlog::warn("{}", stub_alone_warning());
   policy_hash_ = std::move(file.hash);
   policy_text_ = std::move(file.text);
+  recorder_->denials().follow(compiled_.rules);
   spdlog::info("generation {} in force: mode {}, {} rules, {} prefixes, {} name patterns",
                compiled_.rules.generation, compiled_.rules.enforce ? "enforce" : "audit",
                compiled_.rules.rule_names.size(), compiled_.rules.prefixes.size(),
@@ -186,6 +187,7 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     spdlog::info("the trial of {} is over: the policy file is in force", trial_->path());
     end_trial();
   }
+  if (r) last_good_reload_ = std::chrono::system_clock::now();
   if (r) return r;
   if (compiled_.rules.generation != old_generation) {
     reload_error_ = r.error().message;

@@ -14,7 +14,7 @@ constexpr std::size_t kRecent = 1024;
 
 }  // namespace
 
-audit::RecordContext Recorder::context() const {
+audit::RecordContext Recorder::context() {
   audit::RecordContext context;
   context.cgroup2_mount = cgroups_.mount();
   context.cgroup_paths = &cgroups_;
@@ -22,11 +22,12 @@ audit::RecordContext Recorder::context() const {
   return context;
 }
 
-audit::Record Recorder::record_of(const egressd_event& event) const {
+audit::Record Recorder::record_of(const egressd_event& event, std::uint64_t count) {
   audit::RecordContext known = context();
   if (const auto* name = rules_.find(event.generation, event.rule_id)) {
     known.collection = name->collection;
     known.rule = name->rule;
+    denials_.count(*name, event.verdict == EGRESSD_ACTION_DENY, count);
   }
   net::IpAddress::Bytes bytes{};
   std::ranges::copy(event.daddr.addr, bytes.begin());
@@ -37,12 +38,12 @@ audit::Record Recorder::record_of(const egressd_event& event) const {
   return audit::make_record(event, known);
 }
 
-void Recorder::refused(const egressd_event& event) { put(record_of(event)); }
+void Recorder::refused(const egressd_event& event) { put(record_of(event, 1)); }
 
 void Recorder::refused_again(const egressd_tally& tally) {
   egressd_event event = tally.event;
   event.time_ns = tally.first_ns;
-  audit::Record record = record_of(event);
+  audit::Record record = record_of(event, tally.count);
   record.count = tally.count;
   if (tally.count > 1)
     record.last_time = record.time + std::chrono::duration_cast<std::chrono::microseconds>(

@@ -14,6 +14,7 @@
 #include "bpf/egressd_abi.h"
 #include "control/server.h"
 #include "daemon/learned_names.h"
+#include "daemon/rule_denials.h"
 #include "daemon/rule_history.h"
 
 namespace egressd::daemon {
@@ -37,6 +38,7 @@ class Recorder {
   [[nodiscard]] std::vector<audit::Record> recent(
       const std::function<bool(const audit::Record&)>& wanted, std::size_t max) const;
 
+  RuleDenials& denials() { return denials_; }
   // For log rotation.
   Result<void> reopen() { return sink_->reopen(); }
   // What could not be written is noted where it is missing, should that be possible by now.
@@ -44,15 +46,17 @@ class Recorder {
   [[nodiscard]] const audit::FanOutSink& sink() const { return *sink_; }
 
  private:
-  [[nodiscard]] audit::RecordContext context() const;
-  [[nodiscard]] audit::Record record_of(const egressd_event& event) const;
+  [[nodiscard]] audit::RecordContext context();
+  // Of `count` alike.
+  [[nodiscard]] audit::Record record_of(const egressd_event& event, std::uint64_t count);
   void put(const audit::Record& record);
 
   std::unique_ptr<audit::FanOutSink> sink_;
   audit::CgroupPaths& cgroups_;
-  mutable audit::UserNames users_;  // a cache
+  audit::UserNames users_;
   const RuleHistory& rules_;
   const LearnedNames& names_;
+  RuleDenials denials_;
   control::Watchers watchers_;
   std::deque<audit::Record> recent_;  // newest last
 };

@@ -27,7 +27,18 @@ const char* stat_name(std::size_t stat) {
   }
 }
 
-const char* dns_name(std::size_t outcome) {
+nlohmann::json json_of(const AskedBy& asked_by) {
+  nlohmann::json json{{"pid", asked_by.who.pid},
+                      {"uid", asked_by.who.uid},
+                      {"comm", asked_by.who.comm},
+                      {"cgroup_id", asked_by.who.cgroup_id}};
+  if (!asked_by.cgroup.empty()) json["cgroup"] = asked_by.cgroup;
+  return json;
+}
+
+}  // namespace
+
+const char* dns_outcome_name(std::size_t outcome) {
   switch (outcome) {
     case EGRESSD_DNS_ASKED:
       return "asked";
@@ -104,17 +115,6 @@ const char* dns_name(std::size_t outcome) {
   }
 }
 
-nlohmann::json json_of(const AskedBy& asked_by) {
-  nlohmann::json json{{"pid", asked_by.who.pid},
-                      {"uid", asked_by.who.uid},
-                      {"comm", asked_by.who.comm},
-                      {"cgroup_id", asked_by.who.cgroup_id}};
-  if (!asked_by.cgroup.empty()) json["cgroup"] = asked_by.cgroup;
-  return json;
-}
-
-}  // namespace
-
 std::string to_json(const StatusReport& report) {
   nlohmann::json json;
   json["mode"] = report.enforce ? "enforce" : "audit";
@@ -152,7 +152,7 @@ std::string to_json(const StatusReport& report) {
     json["audit_sinks"].push_back({{"name", sink.name}, {"lost", sink.lost}});
   json["dns"] = nlohmann::json::object();
   for (std::size_t i = 0; i < EGRESSD_DNS_OUTCOME_MAX; ++i) {
-    if (const char* name = dns_name(i)) json["dns"][name] = report.counters.dns[i];
+    if (const char* name = dns_outcome_name(i)) json["dns"][name] = report.counters.dns[i];
   }
   json["resolver"] = nlohmann::json::array();
   for (const auto& name : report.resolver) {

@@ -2,12 +2,14 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "daemon/learned_names.h"
+#include "daemon/rule_denials.h"
 #include "dns/resolver.h"
 #include "enforce/backend.h"
 
@@ -37,8 +39,14 @@ struct StatusReport {
   bool adopted = false;  // found in force at start
   Meanwhile meanwhile;   // zero unless adopted
   std::vector<enforce::LayerStatus> layers;
+  bool attached = false;  // once; `layers` says what is now
+  bool counters_known = false;
   enforce::Counters counters;
   std::size_t learned_entries = 0;
+  std::map<RuleDenials::Name, RuleDenials::Counts> rule_denials;
+  std::chrono::system_clock::time_point started_at;
+  bool reload_worked = true;  // the last one
+  std::chrono::system_clock::time_point last_good_reload;
   std::vector<dns::Resolver::NameStatus> resolver;
   std::uint64_t audit_lost = 0;  // by all sinks
   struct AuditSink {
@@ -66,6 +74,9 @@ struct ListEntry {
   std::optional<net::IpAddress> server;           // who gave it
   std::optional<AskedBy> asked_by;                // learned in the kernel only
 };
+
+// Of enum egressd_dns_outcome; nullptr if there is none.
+const char* dns_outcome_name(std::size_t outcome);
 
 std::string to_json(const StatusReport& report);
 std::string to_json(const ListEntry& entry);

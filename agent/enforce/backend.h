@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "bpf/egressd_abi.h"
 #include "enforce/break_glass.h"
+#include "enforce/map_fill.h"
 #include "enforce/rule_set.h"
 
 namespace egressd::enforce {
@@ -88,6 +89,8 @@ class Backend {
   virtual Result<Opening> opening() = 0;
 
   virtual Result<Counters> counters() = 0;
+  // Of the maps that can become full; those that cannot be read are left out.
+  virtual std::vector<MapFill> map_fills() = 0;
   virtual std::vector<LayerStatus> layers() = 0;
   // Ring buffer maps to read from, owned by the backend: egressd_event entries, and
   // egressd_dns_event entries each followed by its DNS message. Both outlive the agent: what

@@ -202,6 +202,7 @@ class BpfBackend final : public Backend {
       const std::function<void(std::uint32_t reason, std::uint64_t count)>& visit) override;
   Result<Opening> opening() override;
   Result<Counters> counters() override;
+  std::vector<MapFill> map_fills() override;
   std::vector<LayerStatus> layers() override;
   [[nodiscard]] int events_fd() const override {
     return ::bpf_map__fd(skeleton_->maps.egressd_events);
@@ -856,6 +857,17 @@ Result<Counters> BpfBackend::counters() {
   if (auto r = read_sums(skeleton_->maps.egressd_dstats, counters.dns); !r)
     return std::unexpected(r.error());
   return counters;
+}
+
+std::vector<MapFill> BpfBackend::map_fills() {
+  const auto& maps = skeleton_->maps;
+  std::vector<MapFill> all;
+  for (const bpf_map* map :
+       {maps.egressd_learned, maps.egressd_dusage, maps.egressd_dasked, maps.egressd_dlinks,
+        maps.egressd_dserver, maps.egressd_local, maps.egressd_peers}) {
+    if (auto fill = read_fill(::bpf_map__fd(map))) all.push_back(std::move(*fill));
+  }
+  return all;
 }
 
 std::vector<LayerStatus> BpfBackend::layers() {

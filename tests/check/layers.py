@@ -14,7 +14,9 @@ MAY_INCLUDE = {
     "audit": {"base", "net", "abi"},
     "analysis": {"base", "net", "policy", "abi"},
     "control": {"base"},
-    "daemon": {"base", "net", "policy", "dns", "enforce", "audit", "control", "abi"},
+    "analysis": {"base", "net", "policy", "abi"},
+    "metrics": {"base", "net"},
+    "daemon": {"base", "net", "policy", "dns", "enforce", "audit", "control", "metrics", "abi"},
     # As the daemon it looks at every sibling; the command only shows what it found.
     "doctor": {"base", "net", "policy", "dns", "enforce", "control"},
     "cli": {"base", "net", "policy", "analysis", "control", "doctor", "abi"},
@@ -48,6 +50,8 @@ THIRD_PARTY = {
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
     "nlohmann/": {"audit", "analysis", "control", "daemon", "doctor", "cli"},
+    "prometheus/": {"metrics"},
+    "microhttpd.h": {"metrics"},
     "spdlog/": {"daemon", "cli", "main"},
     "CLI/": {"cli", "main"},
 }

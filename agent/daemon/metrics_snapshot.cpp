@@ -1,0 +1,95 @@
+#include "daemon/metrics_snapshot.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "audit/record.h"
+
+namespace egressd::daemon {
+namespace {
+
+// Names shown one by one; the sums are of all.
+constexpr std::size_t kMaxNames = 200;
+
+double epoch_seconds(std::chrono::system_clock::time_point time) {
+  return std::chrono::duration<double>(time.time_since_epoch()).count();
+}
+
+// Bytes that are no UTF-8 would make Prometheus refuse the whole answer.
+std::string utf8(const std::string& text) {
+  const auto replaced =
+      nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return nlohmann::json::parse(replaced).get<std::string>();
+}
+
+metrics::KernelCounts kernel_of(const enforce::Counters& counters) {
+  metrics::KernelCounts kernel;
+  for (std::uint32_t i = 0; i < EGRESSD_REASON_MAX; ++i) {
+    const std::string_view name = audit::reason_name(i);
+    if (name == "unknown") continue;
+    kernel.verdicts.push_back(
+        {std::string(name), egressd_reason_is_deny(i) != 0, counters.reasons[i]});
+  }
+  for (std::size_t i = 0; i < EGRESSD_DNS_OUTCOME_MAX; ++i) {
+    const char* name = dns_outcome_name(i);
+    if (name == nullptr || i == EGRESSD_DNS_EVENTS_LOST) continue;
+    kernel.dns_outcomes.push_back({name, counters.dns[i]});
+  }
+  kernel.ring_sent = counters.stats[EGRESSD_STAT_EVENTS_SENT];
+  kernel.ring_lost = {{"denials", counters.stats[EGRESSD_STAT_EVENTS_LOST]},
+                      {"dns", counters.dns[EGRESSD_DNS_EVENTS_LOST]}};
+  kernel.storage_failed = counters.stats[EGRESSD_STAT_STORAGE_FAILED];
+  return kernel;
+}
+
+void add_names(metrics::Snapshot& s, const StatusReport& report,
+               std::span<const std::string> policy_names) {
+  s.names = report.resolver.size();
+  for (const dns::Resolver::NameStatus& name : report.resolver) {
+    s.names_unresolved += name.resolved ? 0 : 1;
+    s.names_failing += name.consecutive_failures == 0 ? 0 : 1;
+    if (std::ranges::find(policy_names, name.fqdn) != policy_names.end())
+      s.failures.push_back({utf8(name.fqdn), name.consecutive_failures});
+  }
+  if (s.failures.size() <= kMaxNames) return;
+  std::ranges::stable_sort(s.failures, std::ranges::greater{}, &metrics::Count::value);
+  s.failures.resize(kMaxNames);
+}
+
+}  // namespace
+
+metrics::Snapshot snapshot_of(const StatusReport& report, std::span<const std::string> policy_names,
+                              const std::vector<enforce::MapFill>& maps, BootTime taken) {
+  metrics::Snapshot s;
+  s.taken = taken;
+  s.started = epoch_seconds(report.started_at);
+  s.version = EGRESSD_VERSION;
+  s.generation = report.generation;
+  s.policy_hash = report.policy_hash;
+  s.enforce = report.enforce;
+  s.last_reload_worked = report.reload_worked;
+  s.last_good_reload = epoch_seconds(report.last_good_reload);
+
+  if (report.generation == 0) s.unready.emplace_back("no policy is in force");
+  if (!report.attached)
+    s.unready.emplace_back("not attached yet: waiting for the first DNS answers");
+  for (const enforce::LayerStatus& layer : report.layers) {
+    s.programs.push_back({layer.program, layer.attached, layer.detail});
+    if (report.attached && !layer.attached)
+      s.unready.push_back(layer.program + ": " + layer.detail + "; restart egressd");
+  }
+
+  if (report.counters_known) s.kernel = kernel_of(report.counters);
+  for (const enforce::MapFill& map : maps)
+    s.maps.push_back({map.map, map.entries, map.max_entries});
+  for (const auto& [name, counts] : report.rule_denials)
+    s.rule_denials.push_back(
+        {utf8(name.first), utf8(name.second), counts.denied, counts.would_deny});
+  s.audit_lost = report.audit_lost;
+  add_names(s, report, policy_names);
+  return s;
+}
+
+}  // namespace egressd::daemon
