@@ -23,8 +23,8 @@ namespace egressd::daemon {
 class Recorder {
  public:
   // What it reads from must outlive it.
-  Recorder(std::unique_ptr<audit::FanOutSink> sink, audit::CgroupPaths& cgroups, const RuleHistory& rules,
-           const LearnedNames& names)
+  Recorder(std::unique_ptr<audit::FanOutSink> sink, audit::CgroupPaths& cgroups,
+           const RuleHistory& rules, const LearnedNames& names)
       : sink_(std::move(sink)), cgroups_(cgroups), rules_(rules), names_(names) {}
 
   void refused(const egressd_event& event);

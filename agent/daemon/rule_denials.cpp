@@ -21,8 +21,7 @@ void RuleDenials::follow(const enforce::RuleSet& rules) {
   counts_ = std::move(counts);
 }
 
-void RuleDenials::count(const enforce::RuleSet::RuleName& rule, bool denied,
-                        std::uint64_t times) {
+void RuleDenials::count(const enforce::RuleSet::RuleName& rule, bool denied, std::uint64_t times) {
   auto it = counts_.find(Name{rule.collection, rule.rule});
   if (it == counts_.end()) it = counts_.find(Name{});
   if (it == counts_.end()) return;  // a rule that is gone

@@ -328,7 +328,7 @@ Result<void> BpfBackend::open() {
                            ::bpf_map__fd(skeleton_->maps.egressd_tally0),
                            ::bpf_map__fd(skeleton_->maps.egressd_tally1));
   if (!tally) return std::unexpected(std::move(tally.error()));
-  tally_ = std::move(*tally);
+  tally_ = *tally;
 
   bpf_map_info info{};
   __u32 length = sizeof(info);
