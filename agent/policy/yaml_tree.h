@@ -37,7 +37,7 @@ struct YamlError {
 
 class YamlTree {
  public:
-  // Checks size and encoding, then parses. Never throws. The only user of yaml-cpp.
+  // Checks size and encoding, then parses. Never throws. The only user of libyaml.
   static std::expected<YamlTree, YamlError> parse(std::string_view text);
 
   // Null-kind node for an empty document.

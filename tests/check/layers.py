@@ -32,7 +32,7 @@ THIRD_PARTY = {
     "bpf/libbpf.h": {"enforce", "audit"},
     "libmnl/": {"nft", "daemon"},
     "libnftnl/": {"nft"},
-    "yaml-cpp/": {"policy"},
+    "yaml.h": {"policy"},
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
     "nlohmann/": {"audit", "control", "daemon", "cli"},
