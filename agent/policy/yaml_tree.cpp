@@ -3,10 +3,11 @@
 #include <yaml.h>
 
 #include <algorithm>
-#include <array>
+#include <memory>
 #include <new>
-#include <optional>
+#include <type_traits>
 #include <unordered_map>
+#include <vector>
 
 #include "policy/parser.h"
 
@@ -62,7 +63,7 @@ bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; 
 // libyaml takes every ":" within [ ] and { } for the one between key and value, and refuses
 // [::1, ::/0], which YAML 1.2 allows. It is shown a letter of no meaning for each ":" that begins a
 // word; where that was within quotes or is no value, nothing is changed by it either, because
-// restore() puts the ":" back into whatever comes out.
+// restored() puts the ":" back into whatever comes out.
 class ColonWords {
  public:
   explicit ColonWords(std::string_view text) {
@@ -81,10 +82,14 @@ class ColonWords {
   [[nodiscard]] std::string_view shown(std::string_view text) const {
     return shown_.empty() ? text : shown_;
   }
-  void restore(std::string& value) const {
-    if (shown_.empty()) return;
-    for (auto at = value.find(letter_); at != std::string::npos; at = value.find(letter_, at))
-      value.replace(at, letter_.size(), ":");
+  [[nodiscard]] bool may_be_in(std::string_view value) const {
+    return !shown_.empty() && value.contains(letter_);
+  }
+  [[nodiscard]] std::string restored(std::string_view value) const {
+    std::string out(value);
+    for (auto at = out.find(letter_); at != std::string::npos; at = out.find(letter_, at))
+      out.replace(at, letter_.size(), ":");
+    return out;
   }
 
  private:
@@ -144,6 +149,16 @@ class Positions {
   std::size_t line_start_ = 0;
   int line_ = 1;
 };
+
+// A copy of the elements that lives as long as `memory`.
+template <typename T>
+std::span<const T> keep(std::pmr::memory_resource& memory, std::span<const T> elements) {
+  static_assert(std::is_trivially_destructible_v<T>);
+  if (elements.empty()) return {};
+  T* copy = static_cast<T*>(memory.allocate(elements.size_bytes(), alignof(T)));
+  std::uninitialized_copy(elements.begin(), elements.end(), copy);
+  return {copy, elements.size()};
+}
 
 struct Event {
   Event() = default;
@@ -222,7 +237,7 @@ class YamlBuilder {
  private:
   struct Open {
     YamlNode* node;
-    const YamlNode* key;  // of a map: key whose value comes next
+    std::size_t first;  // of its children in children_
   };
 
   void take(const yaml_event_t& event) {
@@ -234,18 +249,15 @@ class YamlBuilder {
       case YAML_SEQUENCE_START_EVENT:
         open_.push_back(
             {start(YamlNode::Kind::Sequence, event.start_mark, event.data.sequence_start.anchor),
-             nullptr});
+             children_.size()});
         return;
       case YAML_MAPPING_START_EVENT:
         open_.push_back(
             {start(YamlNode::Kind::Map, event.start_mark, event.data.mapping_start.anchor),
-             nullptr});
+             children_.size()});
         return;
-      default: {  // the end of either
-        const YamlNode* node = open_.back().node;
-        open_.pop_back();
-        add(node);
-      }
+      default:  // the end of either
+        return close();
     }
   }
 
@@ -258,8 +270,14 @@ class YamlBuilder {
     YamlNode* node = start(null ? YamlNode::Kind::Null : YamlNode::Kind::Scalar, event.start_mark,
                            scalar.anchor);
     if (!null) {
-      node->text = value;
-      words_.restore(node->text);
+      if (words_.may_be_in(value)) {
+        const std::string restored = words_.restored(value);
+        node->text = kept(restored);
+      } else {
+        node->text = kept(value);
+      }
+      const YamlNode* const self = node;
+      node->items = keep(*tree_.memory_, std::span(&self, 1));
     }
     add(node);
   }
@@ -340,7 +358,7 @@ class YamlBuilder {
   YamlNode* start(YamlNode::Kind kind, const yaml_mark_t& mark, const yaml_char_t* anchor) {
     count(mark, 1);
     check_depth(mark, 1);
-    YamlNode& node = tree_.nodes_.emplace_back();
+    YamlNode& node = tree_.new_node();
     node.kind = kind;
     const auto place = positions_.of(mark.index);
     node.line = place.line;
@@ -354,17 +372,31 @@ class YamlBuilder {
       root_ = node;
       return;
     }
-    Open& parent = open_.back();
-    parent.node->size += node->size;
-    parent.node->height = std::max(parent.node->height, node->height + 1);
-    if (parent.node->kind == YamlNode::Kind::Sequence) {
-      parent.node->items.push_back(node);
-    } else if (!parent.key) {
-      parent.key = node;
+    YamlNode& parent = *open_.back().node;
+    parent.size += node->size;
+    parent.height = std::max(parent.height, node->height + 1);
+    children_.push_back(node);
+  }
+
+  void close() {
+    const auto [node, first] = open_.back();
+    open_.pop_back();
+    const std::span<const YamlNode* const> children = std::span(children_).subspan(first);
+    if (node->kind == YamlNode::Kind::Sequence) {
+      node->items = keep(*tree_.memory_, children);
     } else {
-      parent.node->members.emplace_back(parent.key, node);
-      parent.key = nullptr;
+      members_.clear();
+      for (std::size_t i = 0; i + 1 < children.size(); i += 2)
+        members_.emplace_back(children[i], children[i + 1]);
+      node->members = keep(*tree_.memory_, std::span<const YamlNode::Member>(members_));
     }
+    children_.resize(first);
+    add(node);
+  }
+
+  std::string_view kept(std::string_view text) {
+    const auto copy = keep(*tree_.memory_, std::span(text.data(), text.size()));
+    return {copy.data(), copy.size()};
   }
 
   YamlTree& tree_;
@@ -373,6 +405,8 @@ class YamlBuilder {
   Positions positions_;
   Parser parser_;
   std::vector<Open> open_;
+  std::vector<const YamlNode*> children_;  // of the open ones; keys and values in turn
+  std::vector<YamlNode::Member> members_;
   std::unordered_map<std::string, const YamlNode*> anchors_;  // the latest of each name
   const YamlNode* root_ = nullptr;
   std::size_t total_ = 0;
@@ -392,6 +426,10 @@ const char* YamlNode::kind_name() const {
   return "?";
 }
 
+YamlNode& YamlTree::new_node() {
+  return *new (memory_->allocate(sizeof(YamlNode), alignof(YamlNode))) YamlNode;
+}
+
 std::expected<YamlTree, YamlError> YamlTree::parse(std::string_view text) {
   if (text.size() > kMaxPolicyBytes)
     return std::unexpected(YamlError{0, 0,
@@ -408,8 +446,10 @@ std::expected<YamlTree, YamlError> YamlTree::parse(std::string_view text) {
 
   YamlTree tree;
   try {
+    tree.memory_ = std::make_unique<std::pmr::monotonic_buffer_resource>(
+        std::min<std::size_t>(4096 + 8 * text.size(), 16 << 20));
     const YamlNode* root = YamlBuilder(tree, text).build();
-    tree.root_ = root ? root : &tree.nodes_.emplace_back();
+    tree.root_ = root ? root : &tree.new_node();
   } catch (const Stop& stop) {
     return std::unexpected(stop.error);
   } catch (const std::bad_alloc&) {
