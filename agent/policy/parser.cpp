@@ -5,6 +5,7 @@
 #include <charconv>
 #include <fstream>
 #include <map>
+#include <memory_resource>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -74,6 +75,7 @@ class PolicyReader {
     if (failed) return std::unexpected(std::move(diagnostics));
     Parsed parsed{std::move(policy_), std::move(diagnostics)};
     for (DraftCollection& draft : drafts_) {
+      draft.head.rules.reserve(draft.rules.size());
       for (DraftRule& rule : draft.rules) draft.head.rules.push_back(std::move(rule.rule));
       parsed.policy.collections.push_back(std::move(draft.head));
     }
@@ -415,7 +417,10 @@ class PolicyReader {
     if (const YamlNode* n = Reader::find(node, "mode")) mode = read_mode(*n);
     if (const YamlNode* rules = Reader::find(node, "rules")) {
       std::unordered_set<std::string> names;
-      for (const YamlNode* item : items(*rules, "'rules'")) read_rule(*item, mode, draft, names);
+      const auto list = items(*rules, "'rules'");
+      draft.rules.reserve(list.size());
+      names.reserve(list.size());
+      for (const YamlNode* item : list) read_rule(*item, mode, draft, names);
     } else {
       reader_.error(node, "this collection has no 'rules'");
     }
@@ -836,6 +841,11 @@ class PolicyReader {
   // The kernel grants an address by the most specific pattern that matches its name. Exact names
   // and subdomains nest; two patterns of which one has `*` inside a label may cross.
   void check_overlaps() {
+    const auto has = [&](Action action) {
+      return std::ranges::any_of(
+          drafts_, [&](const DraftCollection& draft) { return draft.head.action == action; });
+    };
+    if (!has(Action::Allow) || !has(Action::Deny)) return;
     std::unordered_map<std::string_view, PatternUse> uses;
     bool both[2] = {false, false};
     for (const DraftCollection& draft : drafts_)
@@ -922,13 +932,16 @@ class PolicyReader {
   // Cheap cases only: the same pattern or prefix, a wildcard above the name, a wide prefix.
   void warn_never_matching() {
     constexpr std::size_t kMaxCandidates = 16;
-    std::unordered_map<std::string_view, std::vector<Earlier>> by_pattern;
-    std::map<net::Prefix, std::vector<Earlier>> by_prefix;
+    // Many small things that end together.
+    std::pmr::monotonic_buffer_resource memory;
+    using List = std::pmr::vector<Earlier>;
+    std::pmr::unordered_map<std::string_view, List> by_pattern(&memory);
+    std::pmr::map<net::Prefix, List> by_prefix(&memory);
     std::vector<std::pair<net::Prefix, Earlier>> wide;
     for (const DraftCollection& draft : drafts_)
       for (const DraftRule& r : draft.rules) {
         const Earlier* decider = nullptr;
-        const auto decided_by = [&](const std::vector<Earlier>* list) {
+        const auto decided_by = [&](const List* list) {
           if (!list) return false;
           for (const Earlier& e : *list)
             if (endpoints_covered(e.rule->rule, r.rule)) {
@@ -988,6 +1001,7 @@ class PolicyReader {
 
   // Names to resolve ahead of use that no rule allows are of no use.
   void warn_unreachable_resolve() {
+    if (resolve_nodes_.empty()) return;
     std::unordered_set<std::string_view> literal;
     InLabelTree in_label;
     for (const DraftCollection& draft : drafts_) {
@@ -1048,10 +1062,17 @@ std::expected<Parsed, std::vector<Diagnostic>> parse_policy(std::string_view tex
 std::expected<std::string, std::vector<Diagnostic>> read_policy_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::unexpected(file_error(path, Error::from_errno("cannot open").message));
-  std::string text(kMaxPolicyBytes + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (in.bad()) return std::unexpected(file_error(path, Error::from_errno("cannot read").message));
-  text.resize(static_cast<std::size_t>(in.gcount()));
+  std::string text;
+  // Room for what is there, which is far from the limit mostly; of a pipe nobody knows.
+  for (std::size_t chunk = 64 << 10; in && text.size() <= kMaxPolicyBytes; chunk = text.size()) {
+    const std::size_t before = text.size();
+    text.resize(std::min(before + chunk, kMaxPolicyBytes + 1));
+    in.read(text.data() + before, static_cast<std::streamsize>(text.size() - before));
+    if (in.bad())
+      return std::unexpected(file_error(path, Error::from_errno("cannot read").message));
+    text.resize(before + static_cast<std::size_t>(in.gcount()));
+  }
+  text.shrink_to_fit();
   return text;
 }
 

@@ -187,6 +187,7 @@ std::vector<net::PortRange> Reader::ports(const YamlNode& node) {
   std::vector<net::PortRange> out;
   for (const YamlNode* item : list(node, "'ports'"))
     if (const auto range = port_range(*item)) out.push_back(*range);
+  if (out.size() < 2) return out;
   std::ranges::sort(out);
   // Neighbours and overlaps become one range, and with "*" the others say nothing. But a DNS port
   // that is written by itself says more than a range around it does.
