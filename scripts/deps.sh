@@ -6,7 +6,7 @@ set -euo pipefail
 build_packages=(
   build-essential cmake ninja-build pkg-config clang-19 llvm-19 bpftool
   libbpf-dev libelf-dev zlib1g-dev libnftnl-dev libmnl-dev libc-ares-dev libspdlog-dev
-  libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libidn2-dev libpsl-dev
+  libyaml-dev nlohmann-json3-dev libcli11-dev libidn2-dev libpsl-dev
   libseccomp-dev libcap-ng-dev
   prometheus-cpp-dev libmicrohttpd-dev libgtest-dev libgmock-dev
 )

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <span>
 
 #include "bpf/egressd_abi.h"
 #include "net/special.h"
@@ -40,10 +41,11 @@ class ListPool {
   // The list of these rules. Destinations with the same rules are many, and rules with different
   // numbers that come to the same list are few.
   Result<std::uint32_t> index_of(const policy::Merger::Destination& destination) {
-    const std::vector<std::uint32_t> rules(destination.rules.begin(), destination.rules.end());
-    if (const auto known = by_rules_.find(rules); known != by_rules_.end()) return known->second;
+    std::uint32_t& index = by_rules(destination.rules);
+    if (index != kNone) return index;
     RuleList list;
-    for (const policy::MergedEntry& entry : merger_.join(rules)) list.push_back(to_entry(entry));
+    for (const policy::MergedEntry& entry : merger_.join(destination.rules))
+      list.push_back(to_entry(entry));
     if (list.size() > EGRESSD_MAX_LIST)
       return std::unexpected(
           Error::of((destination.prefix != nullptr ? destination.prefix->to_string()
@@ -51,18 +53,33 @@ class ListPool {
                     " is subject to more than " + std::to_string(EGRESSD_MAX_LIST) +
                     " pairs of protocol and port range: write neighbouring ports as ranges, or "
                     "use fewer overlapping rules"));
-    const auto [it, added] = by_content_.try_emplace(std::move(list), lists_.size());
-    if (added) lists_.push_back(it->first);
-    const auto index = static_cast<std::uint32_t>(it->second);
-    by_rules_.emplace(rules, index);
-    return index;
+    lists_.push_back(std::move(list));
+    const auto [known, added] = by_content_.insert(static_cast<std::uint32_t>(lists_.size() - 1));
+    if (!added) lists_.pop_back();
+    return index = *known;
   }
 
  private:
+  static constexpr std::uint32_t kNone = ~std::uint32_t{0};
+
+  std::uint32_t& by_rules(std::span<const std::uint32_t> rules) {
+    if (rules.size() != 1)
+      return by_rules_.try_emplace({rules.begin(), rules.end()}, kNone).first->second;
+    // Most destinations have one.
+    if (rules[0] >= by_rule_.size()) by_rule_.resize(rules[0] + 1, kNone);
+    return by_rule_[rules[0]];
+  }
+
+  struct Before {
+    const std::vector<RuleList>* lists;
+    bool operator()(std::uint32_t a, std::uint32_t b) const { return (*lists)[a] < (*lists)[b]; }
+  };
+
   const policy::Merger& merger_;
   std::vector<RuleList>& lists_;
   std::map<std::vector<std::uint32_t>, std::uint32_t> by_rules_;
-  std::map<RuleList, std::size_t> by_content_;
+  std::vector<std::uint32_t> by_rule_;
+  std::set<std::uint32_t, Before> by_content_{Before{&lists_}};
 };
 
 // Calls visit("b.c"), visit("c") for "a.b.c".

@@ -80,7 +80,8 @@ class DaemonImpl final : public Daemon {
     std::string hash;  // fingerprint() of `text`
     Trial::Text text;  // the bytes it was parsed from
   };
-  Result<PolicyFile> parse(std::string text, const std::string& path);
+  // `hash` is the text's fingerprint(), if it is known.
+  Result<PolicyFile> parse(std::string text, const std::string& path, std::string hash = "");
   // What is in force, to be put in force once more.
   [[nodiscard]] PolicyFile current() const { return {policy_, policy_hash_, policy_text_}; }
   Result<PolicyFile> read_policy();

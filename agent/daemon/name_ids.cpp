@@ -26,7 +26,7 @@ std::string state_header(const std::string& what, const std::string& instance) {
 }
 
 Result<void> write_file_atomically(const std::string& path, const std::string& content,
-                                   const struct stat* like) {
+                                   Outlives outlives, const struct stat* like) {
   const std::string temporary = path + ".new";
   UniqueFd fd(
       ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
@@ -48,11 +48,13 @@ Result<void> write_file_atomically(const std::string& path, const std::string& c
     }
     left.remove_prefix(static_cast<std::size_t>(n));
   }
-  if (::fsync(fd.get()) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) {
+  const bool sync = outlives == Outlives::Machine;
+  if ((sync && ::fsync(fd.get()) != 0) || ::rename(temporary.c_str(), path.c_str()) != 0) {
     auto error = Error::from_errno("replace " + path);
     ::unlink(temporary.c_str());
     return std::unexpected(std::move(error));
   }
+  if (!sync) return {};
   const std::string dir = std::filesystem::path(path).parent_path().string();
   if (UniqueFd parent(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); parent)
     ::fsync(parent.get());
@@ -134,7 +136,7 @@ Result<void> NameIds::save() {
   std::string content = header_ + "\nnext " + std::to_string(next_) + "\n";
   for (const auto& [id, pattern] : patterns_) content += std::to_string(id) + " " + pattern + "\n";
   for (const std::string& pattern : refusing_) content += "refusing " + pattern + "\n";
-  if (auto r = write_file_atomically(path_, content); !r) return r;
+  if (auto r = write_file_atomically(path_, content, Outlives::Agent); !r) return r;
   changed_ = false;
   return {};
 }

@@ -40,7 +40,7 @@ class NameIds {
   void set_refusing(std::set<std::string> patterns);
   // Empty if there is no such number.
   [[nodiscard]] const std::string& pattern_of(std::uint32_t id) const;
-  // Writes the file anew (temporary file, fsync, rename) if something changed since. Must succeed
+  // Writes the file anew (temporary file, rename) if something changed since. Must succeed
   // before the numbers reach the kernel, and before a refusing pattern leaves it.
   Result<void> save();
 
@@ -58,9 +58,14 @@ class NameIds {
 // First line of a state file: what it is, and the kernel maps and the boot it belongs to.
 std::string state_header(const std::string& what, const std::string& instance);
 
-// Replaces the file as a whole: readers see the old content or the new, also after a crash. It is
-// the agent's alone (0600), or has owner and mode of `like`.
+// What a file must survive. State with state_header() means nothing after the next boot: without
+// waiting for the disk it is as safe from an agent that is killed at any moment.
+enum class Outlives { Agent, Machine };
+
+// Replaces the file as a whole: readers see the old content or the new, also after a crash of what
+// it outlives. It is the agent's alone (0600), or has owner and mode of `like`.
 Result<void> write_file_atomically(const std::string& path, const std::string& content,
+                                   Outlives outlives = Outlives::Machine,
                                    const struct stat* like = nullptr);
 
 }  // namespace egressd::daemon

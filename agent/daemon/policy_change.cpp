@@ -25,13 +25,14 @@ std::unexpected<Error> refused(const std::vector<policy::Diagnostic>& diagnostic
 
 }  // namespace
 
-Result<DaemonImpl::PolicyFile> DaemonImpl::parse(std::string text, const std::string& path) {
+Result<DaemonImpl::PolicyFile> DaemonImpl::parse(std::string text, const std::string& path,
+                                                 std::string hash) {
   auto parsed = policy::parse_policy(text, path, policy::TagCatalog::builtin());
   if (!parsed) return refused(parsed.error());
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
   if (!options_.mode.empty())
     parsed->policy.mode = options_.mode == "audit" ? policy::Mode::Audit : policy::Mode::Enforce;
-  std::string hash = fingerprint(text);
+  if (hash.empty()) hash = fingerprint(text);
   return PolicyFile{std::move(parsed->policy), std::move(hash),
                     std::make_shared<const std::string>(std::move(text))};
 }
@@ -40,7 +41,7 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
   auto text = policy::read_policy_file(options_.policy_path);
   policy_seen_ = text ? fingerprint(*text) : "";
   if (!text) return refused(text.error());
-  return parse(std::move(*text), options_.policy_path);
+  return parse(std::move(*text), options_.policy_path, policy_seen_);
 }
 
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
@@ -176,7 +177,8 @@ void DaemonImpl::follow_policy_file() {
   policy_seen_ = seen;
   if (text && seen == policy_hash_ && reload_error_.empty() && !trial_) return;
   if (text) spdlog::info("{} has changed", options_.policy_path);
-  (void)take_over(text ? parse(std::move(*text), options_.policy_path) : refused(text.error()));
+  (void)take_over(text ? parse(std::move(*text), options_.policy_path, seen)
+                       : refused(text.error()));
 }
 
 Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {

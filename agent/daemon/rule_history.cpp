@@ -1,5 +1,6 @@
 #include "daemon/rule_history.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,29 @@ namespace {
 constexpr std::size_t kRemembered = 8;
 constexpr std::size_t kOnDisk = 2;
 
+// Most names are plain words: what needs no care is not worth a JSON value each.
+void append_string(std::string& line, const std::string& text) {
+  const bool plain = std::ranges::all_of(
+      text, [](char c) { return c >= ' ' && c < '\x7f' && c != '"' && c != '\\'; });
+  if (plain)
+    line.append("\"").append(text).append("\"");
+  else
+    line += nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// [NUMBER, [COLLECTION, RULE], …].
+std::string line_of(std::uint32_t generation, const std::vector<RuleHistory::RuleName>& names) {
+  std::string line = "[" + std::to_string(generation);
+  for (const RuleHistory::RuleName& name : names) {
+    line += ",[";
+    append_string(line, name.collection);
+    line += ',';
+    append_string(line, name.rule);
+    line += ']';
+  }
+  return line + "]\n";
+}
+
 }  // namespace
 
 RuleHistory RuleHistory::load(const std::string& path, const std::string& instance) {
@@ -20,12 +44,12 @@ RuleHistory RuleHistory::load(const std::string& path, const std::string& instan
   std::ifstream in(path);
   std::string line;
   if (!std::getline(in, line) || line != history.header_) return history;
-  // One generation a line: [NUMBER, [COLLECTION, RULE], …].
+  // One generation a line.
   std::deque<Generation> generations;
   while (std::getline(in, line)) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (!json.is_array() || json.empty() || !json[0].is_number_unsigned()) return history;
-    Generation generation{json[0].get<std::uint32_t>(), {}};
+    Generation generation{json[0].get<std::uint32_t>(), {}, line + "\n"};
     for (std::size_t i = 1; i < json.size(); ++i) {
       const auto& pair = json[i];
       if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string())
@@ -49,17 +73,14 @@ const RuleHistory::RuleName* RuleHistory::find(std::uint32_t generation,
 
 Result<void> RuleHistory::add(std::uint32_t generation, std::vector<RuleName> names) {
   if (!generations_.empty() && generations_.back().number == generation) generations_.pop_back();
-  generations_.push_back({generation, std::move(names)});
+  std::string line = line_of(generation, names);
+  generations_.push_back({generation, std::move(names), std::move(line)});
+  if (generations_.size() > kOnDisk) generations_[generations_.size() - kOnDisk - 1].line.clear();
   if (generations_.size() > kRemembered) generations_.pop_front();
   std::string content = header_ + "\n";
   const std::size_t first = generations_.size() - std::min(generations_.size(), kOnDisk);
-  for (std::size_t i = first; i < generations_.size(); ++i) {
-    auto json = nlohmann::json::array({generations_[i].number});
-    for (const RuleName& name : generations_[i].names)
-      json.push_back(nlohmann::json::array({name.collection, name.rule}));
-    content += json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  }
-  return write_file_atomically(path_, content);
+  for (std::size_t i = first; i < generations_.size(); ++i) content += generations_[i].line;
+  return write_file_atomically(path_, content, Outlives::Agent);
 }
 
 }  // namespace egressd::daemon

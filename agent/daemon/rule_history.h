@@ -31,6 +31,7 @@ class RuleHistory {
   struct Generation {
     std::uint32_t number = 0;
     std::vector<RuleName> names;
+    std::string line;  // of the file
   };
 
   std::string path_;

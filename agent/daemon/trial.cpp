@@ -40,7 +40,7 @@ Result<void> Trial::keep(const std::string& policy_path) const {
   const bool there = ::stat(target.c_str(), &st) == 0;
   if (there && !S_ISREG(st.st_mode))
     return std::unexpected(Error::of(policy_path + " is no regular file"));
-  return write_file_atomically(target, *tried_, there ? &st : nullptr);
+  return write_file_atomically(target, *tried_, Outlives::Machine, there ? &st : nullptr);
 }
 
 }  // namespace egressd::daemon

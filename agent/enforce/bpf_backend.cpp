@@ -430,9 +430,10 @@ Result<BpfBackend::InnerMap> BpfBackend::make_lpm(const RuleSet& rules,
   map.fd = UniqueFd(::bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, name, sizeof(Key), sizeof(egressd_list),
                                      std::max(1u, map.count), &options));
   if (!map.fd) return std::unexpected(Error::from_errno(std::string("create map ") + name));
-  // One by one: LPM tries learned batch updates only in 5.16 or so.
+  if (fill(map.fd.get(), keys, values, name)) return map;
+  // LPM tries learned batch updates only in 5.16 or so. What is there already is put there again.
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    if (::bpf_map_update_elem(map.fd.get(), &keys[i], &values[i], BPF_NOEXIST) != 0)
+    if (::bpf_map_update_elem(map.fd.get(), &keys[i], &values[i], BPF_ANY) != 0)
       return std::unexpected(Error::from_errno(std::string("fill map ") + name));
   }
   return map;

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <fstream>
 #include <map>
+#include <memory_resource>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -74,6 +75,7 @@ class PolicyReader {
     if (failed) return std::unexpected(std::move(diagnostics));
     Parsed parsed{std::move(policy_), std::move(diagnostics)};
     for (DraftCollection& draft : drafts_) {
+      draft.head.rules.reserve(draft.rules.size());
       for (DraftRule& rule : draft.rules) draft.head.rules.push_back(std::move(rule.rule));
       parsed.policy.collections.push_back(std::move(draft.head));
     }
@@ -113,7 +115,7 @@ class PolicyReader {
   }
 
   // A list that must not be given as a single value.
-  std::vector<const YamlNode*> items(const YamlNode& node, std::string_view what) {
+  std::span<const YamlNode* const> items(const YamlNode& node, std::string_view what) {
     if (node.kind == YamlNode::Kind::Scalar || node.kind == YamlNode::Kind::Map) {
       reader_.error(node, std::string(what) + " must be a list, each entry behind a '- '");
       return {};
@@ -127,14 +129,14 @@ class PolicyReader {
       reader_.error(root, "no 'version'; begin the file with: version: 1");
       return;
     }
-    const std::string* text = reader_.scalar(*node, "'version'");
+    const auto text = reader_.scalar(*node, "'version'");
     if (text && *text != "1")
       reader_.error(*node,
                     "version " + quoted(*text) + " is unknown; this program reads version 1");
   }
 
   std::optional<Mode> read_mode(const YamlNode& node) {
-    const std::string* text = reader_.scalar(node, "'mode'");
+    const auto text = reader_.scalar(node, "'mode'");
     if (!text) return std::nullopt;
     if (*text == "audit") return Mode::Audit;
     if (*text == "enforce") return Mode::Enforce;
@@ -145,7 +147,7 @@ class PolicyReader {
   }
 
   void read_cloud(const YamlNode& node) {
-    const std::string* text = reader_.scalar(node, "'cloud'");
+    const auto text = reader_.scalar(node, "'cloud'");
     if (!text) return;
     if (std::ranges::find(kCloudNames, *text) == kCloudNames.end())
       reader_.error(node, "unknown cloud " + quoted(*text) +
@@ -157,7 +159,7 @@ class PolicyReader {
 
   void read_parameters(const YamlNode& node) {
     // Every placeholder of the catalog is a parameter, and nothing else is.
-    std::set<std::string> known = {"location"};
+    std::set<std::string, std::less<>> known = {"location"};
     for (const Tag& tag : tags_.tags())
       for (const TagEntry& entry : tag.entries)
         for (const std::string& text : entry.opens())
@@ -185,15 +187,15 @@ class PolicyReader {
       std::unordered_set<std::string> seen;
       parameter_nodes_.emplace(name, key);
       for (const YamlNode* item : reader_.list(*value, quoted(key->text))) {
-        const std::string* text = reader_.scalar(*item, "the value of " + quoted(key->text));
+        const auto text = reader_.scalar(*item, "the value of " + quoted(key->text));
         if (!text) continue;
         if (text->find_first_of(".*") != std::string::npos) {
           reader_.error(*item, "parameter " + quoted(key->text) + " is " + quoted(*text) +
-                                   "; write the one label that replaces <" + key->text +
-                                   ">, without dots and wildcards");
+                                   "; write the one label that replaces <" +
+                                   std::string(key->text) + ">, without dots and wildcards");
           continue;
         }
-        const auto label = canonical_fqdn(*text + ".example");
+        const auto label = canonical_fqdn(std::string(*text) + ".example");
         if (!label) {
           reader_.error(
               *item, "parameter " + quoted(key->text) + " must be a DNS label: " + label.error());
@@ -227,7 +229,7 @@ class PolicyReader {
     reader_.map(node, "'addressGroups'", {});
     for (const auto& [key, value] : node.members) {
       if (key->kind != YamlNode::Kind::Scalar) continue;
-      auto [it, fresh] = groups_.try_emplace(key->text);
+      auto [it, fresh] = groups_.try_emplace(std::string(key->text));
       if (!fresh) continue;
       if (group_names_.size() < 1000) group_names_.push_back(it->first);
       it->second = read_prefixes(*value, "address group " + quoted(key->text));
@@ -237,7 +239,7 @@ class PolicyReader {
   std::vector<net::Prefix> read_prefixes(const YamlNode& node, const std::string& what) {
     std::vector<net::Prefix> out;
     for (const YamlNode* item : reader_.list(node, what)) {
-      const std::string* text = reader_.scalar(*item, "an address");
+      const auto text = reader_.scalar(*item, "an address");
       if (!text) continue;
       auto prefix = net::Prefix::parse(*text);
       if (prefix) {
@@ -261,7 +263,7 @@ class PolicyReader {
     if (const YamlNode* resolve = Reader::find(node, "resolve")) {
       std::unordered_set<std::string> seen;
       for (const YamlNode* item : reader_.list(*resolve, "'resolve'")) {
-        const std::string* text = reader_.scalar(*item, "a name to resolve");
+        const auto text = reader_.scalar(*item, "a name to resolve");
         if (!text) continue;
         auto name = canonical_fqdn(*text);
         if (!name) {
@@ -280,7 +282,7 @@ class PolicyReader {
   void read_servers(const YamlNode& node) {
     std::unordered_set<net::IpAddress> seen;
     for (const YamlNode* item : reader_.list(node, "'servers'")) {
-      const std::string* text = reader_.scalar(*item, "a DNS server");
+      const auto text = reader_.scalar(*item, "a DNS server");
       if (!text) continue;
       const auto address = net::IpAddress::parse(*text);
       if (!address) {
@@ -301,7 +303,7 @@ class PolicyReader {
   void read_search_domains(const YamlNode& node) {
     std::unordered_set<std::string> seen;
     for (const YamlNode* item : reader_.list(node, "'searchDomains'")) {
-      const std::string* text = reader_.scalar(*item, "a search domain");
+      const auto text = reader_.scalar(*item, "a search domain");
       if (!text) continue;
       auto name = canonical_fqdn(*text);
       if (!name) {
@@ -332,8 +334,8 @@ class PolicyReader {
   }
 
   void read_filter(const YamlNode& node) {
-    const std::string* text = reader_.scalar(node, "'filter'");
-    if (text == nullptr) return;
+    const auto text = reader_.scalar(node, "'filter'");
+    if (!text) return;
     if (*text == "off")
       policy_.dns.filter = DnsFilter::Off;
     else if (*text == "audit")
@@ -348,7 +350,7 @@ class PolicyReader {
   }
 
   void read_grace(const YamlNode& node) {
-    const std::string* text = reader_.scalar(node, "'grace'");
+    const auto text = reader_.scalar(node, "'grace'");
     if (!text) return;
     std::string_view digits = *text;
     long long unit = 1;
@@ -374,7 +376,7 @@ class PolicyReader {
       reader_.error(node, std::string(what) + " has no 'name'");
       return "";
     }
-    const std::string* text = reader_.scalar(*name, "'name'");
+    const auto text = reader_.scalar(*name, "'name'");
     if (!text) return "";
     if (text->empty() || text->size() > kMaxNameBytes) {
       reader_.error(*name, "a name has 1 to " + std::to_string(kMaxNameBytes) + " bytes");
@@ -385,7 +387,7 @@ class PolicyReader {
       reader_.error(*name, "name " + quoted(*text) + " holds a control character");
       return "";
     }
-    return *text;
+    return std::string(*text);
   }
 
   void read_collection(const YamlNode& node) {
@@ -401,7 +403,7 @@ class PolicyReader {
     }
     read_priority(node, draft.head);
     if (const YamlNode* action = Reader::find(node, "action")) {
-      const std::string* text = reader_.scalar(*action, "'action'");
+      const auto text = reader_.scalar(*action, "'action'");
       constexpr std::string_view kActions[] = {"allow", "deny"};
       if (text && *text == "deny")
         draft.head.action = Action::Deny;
@@ -415,7 +417,10 @@ class PolicyReader {
     if (const YamlNode* n = Reader::find(node, "mode")) mode = read_mode(*n);
     if (const YamlNode* rules = Reader::find(node, "rules")) {
       std::unordered_set<std::string> names;
-      for (const YamlNode* item : items(*rules, "'rules'")) read_rule(*item, mode, draft, names);
+      const auto list = items(*rules, "'rules'");
+      draft.rules.reserve(list.size());
+      names.reserve(list.size());
+      for (const YamlNode* item : list) read_rule(*item, mode, draft, names);
     } else {
       reader_.error(node, "this collection has no 'rules'");
     }
@@ -428,7 +433,7 @@ class PolicyReader {
       reader_.error(node, "this collection has no 'priority'; write a number from 100 to 64999");
       return;
     }
-    const std::string* text = reader_.scalar(*n, "'priority'");
+    const auto text = reader_.scalar(*n, "'priority'");
     if (!text) return;
     std::uint32_t value = 0;
     const auto [end, ec] = std::from_chars(text->data(), text->data() + text->size(), value);
@@ -440,8 +445,8 @@ class PolicyReader {
     }
     const auto [other, fresh] = priorities_.emplace(value, collection.name);
     if (!fresh)
-      reader_.error(*n, "priority " + *text + " is used by collection " + quoted(other->second) +
-                            " already; priorities are unique");
+      reader_.error(*n, "priority " + std::string(*text) + " is used by collection " +
+                            quoted(other->second) + " already; priorities are unique");
     collection.priority = value;
   }
 
@@ -548,7 +553,7 @@ class PolicyReader {
   void read_fqdns(const YamlNode& node, Rule& rule, Action action) {
     std::unordered_set<std::string> seen;
     for (const YamlNode* item : reader_.list(node, "'fqdns'")) {
-      const std::string* text = reader_.scalar(*item, "a host name");
+      const auto text = reader_.scalar(*item, "a host name");
       if (!text) continue;
       auto pattern = FqdnPattern::parse(*text);
       if (!pattern) {
@@ -580,7 +585,7 @@ class PolicyReader {
     if (addresses) rule.prefixes = read_prefixes(*addresses, "'addresses'");
     if (groups)
       for (const YamlNode* item : reader_.list(*groups, "'addressGroups'")) {
-        const std::string* text = reader_.scalar(*item, "the name of an address group");
+        const auto text = reader_.scalar(*item, "the name of an address group");
         if (!text) continue;
         const auto group = groups_.find(*text);
         if (group == groups_.end()) {
@@ -694,7 +699,7 @@ class PolicyReader {
   // Rules of one tag name; reports what stands in the way.
   std::vector<Rule> expand(const YamlNode& node, std::unordered_set<std::string>& seen,
                            Action action) {
-    const std::string* name = reader_.scalar(node, "the name of a tag");
+    const auto name = reader_.scalar(node, "the name of a tag");
     if (!name) return {};
     const Tag* tag = tags_.find(*name);
     if (!tag) {
@@ -705,7 +710,7 @@ class PolicyReader {
       reader_.error(node, "unknown tag " + quoted(*name) + hint);
       return {};
     }
-    if (!seen.insert(*name).second) {
+    if (!seen.emplace(*name).second) {
       reader_.warning(node, "tag " + quoted(*name) + " is listed twice");
       return {};
     }
@@ -719,12 +724,13 @@ class PolicyReader {
     if (fresh) expansion = expand_tag(*tag, cloud_, parameters_);
     for (const auto& [parameter, destination] : expansion.missing) {
       if (parameter_nodes_.contains(parameter)) continue;  // given, but wrong: reported there
-      reader_.error(node, "tag " + *name + " needs the parameter '" + parameter + "' for " +
+      reader_.error(node, "tag " + tag->name + " needs the parameter '" + parameter + "' for " +
                               destination + "; add under 'parameters:' the line: " + parameter +
                               ": VALUE");
     }
     if (expansion.too_large) {
-      reader_.error(node, "tag " + *name + " expands to more than " + std::to_string(kMaxTagRules) +
+      reader_.error(node, "tag " + tag->name + " expands to more than " +
+                              std::to_string(kMaxTagRules) +
                               " rules with these parameters; give fewer values");
       return {};
     }
@@ -733,7 +739,7 @@ class PolicyReader {
       for (const TagEntry& entry : tag->entries) clouds.insert(entry.cloud);
       std::string list;
       for (const std::string& c : clouds) list += (list.empty() ? "" : ", ") + c;
-      reader_.error(node, "tag " + *name + " has no destinations in cloud '" + cloud_ +
+      reader_.error(node, "tag " + tag->name + " has no destinations in cloud '" + cloud_ +
                               "', only in: " + list);
     }
     if (action == Action::Allow) warn_exfiltration(node, *tag);
@@ -835,6 +841,11 @@ class PolicyReader {
   // The kernel grants an address by the most specific pattern that matches its name. Exact names
   // and subdomains nest; two patterns of which one has `*` inside a label may cross.
   void check_overlaps() {
+    const auto has = [&](Action action) {
+      return std::ranges::any_of(
+          drafts_, [&](const DraftCollection& draft) { return draft.head.action == action; });
+    };
+    if (!has(Action::Allow) || !has(Action::Deny)) return;
     std::unordered_map<std::string_view, PatternUse> uses;
     bool both[2] = {false, false};
     for (const DraftCollection& draft : drafts_)
@@ -921,13 +932,16 @@ class PolicyReader {
   // Cheap cases only: the same pattern or prefix, a wildcard above the name, a wide prefix.
   void warn_never_matching() {
     constexpr std::size_t kMaxCandidates = 16;
-    std::unordered_map<std::string_view, std::vector<Earlier>> by_pattern;
-    std::map<net::Prefix, std::vector<Earlier>> by_prefix;
+    // Many small things that end together.
+    std::pmr::monotonic_buffer_resource memory;
+    using List = std::pmr::vector<Earlier>;
+    std::pmr::unordered_map<std::string_view, List> by_pattern(&memory);
+    std::pmr::map<net::Prefix, List> by_prefix(&memory);
     std::vector<std::pair<net::Prefix, Earlier>> wide;
     for (const DraftCollection& draft : drafts_)
       for (const DraftRule& r : draft.rules) {
         const Earlier* decider = nullptr;
-        const auto decided_by = [&](const std::vector<Earlier>* list) {
+        const auto decided_by = [&](const List* list) {
           if (!list) return false;
           for (const Earlier& e : *list)
             if (endpoints_covered(e.rule->rule, r.rule)) {
@@ -987,6 +1001,7 @@ class PolicyReader {
 
   // Names to resolve ahead of use that no rule allows are of no use.
   void warn_unreachable_resolve() {
+    if (resolve_nodes_.empty()) return;
     std::unordered_set<std::string_view> literal;
     InLabelTree in_label;
     for (const DraftCollection& draft : drafts_) {
@@ -1019,7 +1034,7 @@ class PolicyReader {
   TagParameters parameters_;
   std::map<std::string, const YamlNode*> parameter_nodes_;
   std::set<std::string> used_parameters_;
-  std::map<std::string, std::vector<net::Prefix>> groups_;
+  std::map<std::string, std::vector<net::Prefix>, std::less<>> groups_;
   std::vector<std::string_view> group_names_;   // for hints
   std::vector<const YamlNode*> resolve_nodes_;  // parallel to policy_.dns.resolve
   std::unordered_set<std::string> collection_names_;
@@ -1047,10 +1062,17 @@ std::expected<Parsed, std::vector<Diagnostic>> parse_policy(std::string_view tex
 std::expected<std::string, std::vector<Diagnostic>> read_policy_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::unexpected(file_error(path, Error::from_errno("cannot open").message));
-  std::string text(kMaxPolicyBytes + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (in.bad()) return std::unexpected(file_error(path, Error::from_errno("cannot read").message));
-  text.resize(static_cast<std::size_t>(in.gcount()));
+  std::string text;
+  // Room for what is there, which is far from the limit mostly; of a pipe nobody knows.
+  for (std::size_t chunk = 64 << 10; in && text.size() <= kMaxPolicyBytes; chunk = text.size()) {
+    const std::size_t before = text.size();
+    text.resize(std::min(before + chunk, kMaxPolicyBytes + 1));
+    in.read(text.data() + before, static_cast<std::streamsize>(text.size() - before));
+    if (in.bad())
+      return std::unexpected(file_error(path, Error::from_errno("cannot read").message));
+    text.resize(before + static_cast<std::size_t>(in.gcount()));
+  }
+  text.shrink_to_fit();
   return text;
 }
 

@@ -117,6 +117,14 @@ bool same_so_far(std::string_view name, std::string_view platform, std::string_v
   return name.empty();
 }
 
+// No platform has a `*` there: what does not end in them is told apart quickly.
+std::string_view last_two_labels(std::string_view name) {
+  const auto last = name.rfind('.');
+  const auto second = last == std::string_view::npos || last == 0 ? std::string_view::npos
+                                                                  : name.rfind('.', last - 1);
+  return second == std::string_view::npos ? name : name.substr(second + 1);
+}
+
 }  // namespace
 
 std::size_t public_suffix_labels(std::string_view name) {
@@ -133,8 +141,10 @@ std::size_t public_suffix_labels(std::string_view name) {
 
 std::string shared_platform_at(std::string_view suffix) {
   std::string_view rest;
+  const std::string_view end = last_two_labels(suffix);
   for (const std::string_view platform : kSharedPlatforms)
-    if (same_so_far(suffix, platform, rest) && rest.empty()) return std::string(suffix);
+    if (platform.ends_with(end) && same_so_far(suffix, platform, rest) && rest.empty())
+      return std::string(suffix);
   const psl_ctx_t* psl = psl_builtin();
   if (psl && psl_is_public_suffix2(psl, std::string(suffix).c_str(),
                                    PSL_TYPE_PRIVATE | PSL_TYPE_NO_STAR_RULE))
@@ -144,8 +154,10 @@ std::string shared_platform_at(std::string_view suffix) {
 
 std::string shared_platform_below(std::string_view suffix) {
   std::string_view rest;
+  const std::string_view end = last_two_labels(suffix);
   for (const std::string_view platform : kSharedPlatforms)
-    if (same_so_far(suffix, platform, rest)) return std::string(platform);
+    if (platform.ends_with(end) && same_so_far(suffix, platform, rest))
+      return std::string(platform);
   return "";
 }
 

@@ -79,14 +79,24 @@ bool Reader::map(const YamlNode& node, std::string_view what,
                     node.kind_name());
     return false;
   }
+  // Maps of a few keys are many, and looked through quickly.
+  constexpr std::size_t kFew = 16;
   std::unordered_set<std::string_view> seen;
-  for (const auto& [key, value] : node.members) {
+  const auto is_repeated = [&](std::size_t i) {
+    const std::string_view text = node.members[i].first->text;
+    if (node.members.size() > kFew) return !seen.insert(text).second;
+    return std::ranges::any_of(node.members.first(i), [&](const YamlNode::Member& earlier) {
+      return earlier.first->kind == YamlNode::Kind::Scalar && earlier.first->text == text;
+    });
+  };
+  for (std::size_t i = 0; i < node.members.size(); ++i) {
+    const YamlNode* key = node.members[i].first;
     if (key->kind != YamlNode::Kind::Scalar) {
       error(*key, std::string("a key of ") + std::string(what) + " must be a word, not " +
                       key->kind_name());
       continue;
     }
-    if (!seen.insert(key->text).second) {
+    if (is_repeated(i)) {
       error(*key, "key " + quoted(key->text) + " is given twice in " + std::string(what));
       continue;
     }
@@ -112,14 +122,14 @@ const YamlNode* Reader::find(const YamlNode& map, std::string_view key) {
   return nullptr;
 }
 
-const std::string* Reader::scalar(const YamlNode& node, std::string_view what) {
-  if (node.kind == YamlNode::Kind::Scalar) return &node.text;
+std::optional<std::string_view> Reader::scalar(const YamlNode& node, std::string_view what) {
+  if (node.kind == YamlNode::Kind::Scalar) return node.text;
   error(node, std::string(what) + " must be a single value, not " + node.kind_name());
-  return nullptr;
+  return std::nullopt;
 }
 
 std::optional<bool> Reader::boolean(const YamlNode& node, std::string_view what) {
-  const std::string* text = scalar(node, what);
+  const auto text = scalar(node, what);
   if (!text) return std::nullopt;
   if (*text == "true") return true;
   if (*text == "false") return false;
@@ -127,10 +137,10 @@ std::optional<bool> Reader::boolean(const YamlNode& node, std::string_view what)
   return std::nullopt;
 }
 
-std::vector<const YamlNode*> Reader::list(const YamlNode& node, std::string_view what) {
+std::span<const YamlNode* const> Reader::list(const YamlNode& node, std::string_view what) {
   switch (node.kind) {
     case YamlNode::Kind::Scalar:
-      return {&node};
+      return node.items;
     case YamlNode::Kind::Sequence:
       if (node.items.empty())
         error(node, std::string(what) + " is an empty list; fill it or remove the key");
@@ -146,7 +156,7 @@ std::vector<const YamlNode*> Reader::list(const YamlNode& node, std::string_view
 }
 
 std::optional<net::PortRange> Reader::port_range(const YamlNode& node) {
-  const std::string* text = scalar(node, "a port");
+  const auto text = scalar(node, "a port");
   if (!text) return std::nullopt;
   if (*text == "*") return net::PortRange{};
   const auto dash = text->find('-', 1);
@@ -177,6 +187,7 @@ std::vector<net::PortRange> Reader::ports(const YamlNode& node) {
   std::vector<net::PortRange> out;
   for (const YamlNode* item : list(node, "'ports'"))
     if (const auto range = port_range(*item)) out.push_back(*range);
+  if (out.size() < 2) return out;
   std::ranges::sort(out);
   // Neighbours and overlaps become one range, and with "*" the others say nothing. But a DNS port
   // that is written by itself says more than a range around it does.
@@ -199,9 +210,9 @@ std::vector<net::PortRange> Reader::ports(const YamlNode& node) {
 }
 
 std::optional<net::Protocol> Reader::protocol(const YamlNode& node) {
-  const std::string* text = scalar(node, "a protocol");
+  const auto text = scalar(node, "a protocol");
   if (!text) return std::nullopt;
-  std::string word = *text;
+  std::string word(*text);
   for (char& c : word)
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   if (word == "tcp") return net::Protocol::Tcp;

@@ -37,10 +37,11 @@ class Reader {
   static const YamlNode* find(const YamlNode& map, std::string_view key);
 
   // Text of a scalar, or an error that names `what`.
-  const std::string* scalar(const YamlNode& node, std::string_view what);
+  std::optional<std::string_view> scalar(const YamlNode& node, std::string_view what);
   std::optional<bool> boolean(const YamlNode& node, std::string_view what);
-  // Items of a list; a scalar counts as a list of one. Empty lists are errors.
-  std::vector<const YamlNode*> list(const YamlNode& node, std::string_view what);
+  // Items of a list, as long as the tree lives; a scalar counts as a list of one. Empty lists are
+  // errors.
+  std::span<const YamlNode* const> list(const YamlNode& node, std::string_view what);
 
   std::optional<net::PortRange> port_range(const YamlNode& node);
   std::vector<net::PortRange> ports(const YamlNode& node);

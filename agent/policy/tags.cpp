@@ -84,7 +84,7 @@ std::optional<TagEntry> read_entry(Reader& reader, const YamlNode& node) {
   TagEntry entry;
   entry.cloud = "public";
   if (const YamlNode* n = Reader::find(node, "cloud"))
-    if (const std::string* text = reader.scalar(*n, "'cloud'")) {
+    if (const auto text = reader.scalar(*n, "'cloud'")) {
       entry.cloud = *text;
       if (std::ranges::find(kClouds, *text) == kClouds.end())
         reader.error(*n, "unknown cloud " + quoted(*text) + did_you_mean(*text, kClouds) +
@@ -98,21 +98,21 @@ std::optional<TagEntry> read_entry(Reader& reader, const YamlNode& node) {
     entry.documented = reader.boolean(*n, "'documented'").value_or(true);
   bool network = false;
   if (const YamlNode* n = Reader::find(node, "destination")) {
-    if (const std::string* text = reader.scalar(*n, "'destination'")) {
+    if (const auto text = reader.scalar(*n, "'destination'")) {
       entry.destination = *text;
-      check_destination(reader, *n, *text, entry.include_apex, &network);
+      check_destination(reader, *n, std::string(*text), entry.include_apex, &network);
     }
   } else {
     reader.error(node, "this entry has no 'destination'");
   }
   if (const YamlNode* n = Reader::find(node, "also"))
     for (const YamlNode* item : reader.list(*n, "'also'"))
-      if (const std::string* text = reader.scalar(*item, "an entry of 'also'")) {
+      if (const auto text = reader.scalar(*item, "an entry of 'also'")) {
         bool also_network = false;
-        check_destination(reader, *item, *text, false, &also_network);
+        check_destination(reader, *item, std::string(*text), false, &also_network);
         if (also_network != network)
           reader.error(*item, "one entry holds either names or addresses");
-        entry.also.push_back(*text);
+        entry.also.emplace_back(*text);
       }
   if (const YamlNode* n = Reader::find(node, "ports"))
     entry.ports = reader.ports(*n);
@@ -130,7 +130,7 @@ std::optional<TagEntry> read_entry(Reader& reader, const YamlNode& node) {
     reader.error(node, "this entry has no 'protocols'");
   }
   if (const YamlNode* n = Reader::find(node, "purpose"))
-    if (const std::string* text = reader.scalar(*n, "'purpose'")) entry.purpose = *text;
+    if (const auto text = reader.scalar(*n, "'purpose'")) entry.purpose = *text;
   return entry;
 }
 
@@ -157,7 +157,7 @@ Tag read_tag(Reader& reader, const YamlNode& node) {
       reader.error(node, "this tag has no '" + std::string(key) + "'");
       return n;
     }
-    const std::string* value = reader.scalar(*n, "'" + std::string(key) + "'");
+    const auto value = reader.scalar(*n, "'" + std::string(key) + "'");
     if (!value) return static_cast<const YamlNode*>(nullptr);
     out = *value;
     return n;
@@ -170,7 +170,7 @@ Tag read_tag(Reader& reader, const YamlNode& node) {
     reader.error(*n, quoted(tag.date) + " is no date; write it like 2026-03-19");
   if (const YamlNode* notes = Reader::find(node, "notes"))
     for (const YamlNode* item : reader.list(*notes, "'notes'"))
-      if (const std::string* note = reader.scalar(*item, "a note")) tag.notes.push_back(*note);
+      if (const auto note = reader.scalar(*item, "a note")) tag.notes.emplace_back(*note);
   if (const YamlNode* entries = Reader::find(node, "entries")) {
     for (const YamlNode* item : reader.list(*entries, "'entries'"))
       if (auto entry = read_entry(reader, *item)) tag.entries.push_back(std::move(*entry));
@@ -289,7 +289,7 @@ std::expected<TagCatalog, std::string> TagCatalog::parse(std::string_view text,
     const YamlNode* version = Reader::find(root, "version");
     if (!version)
       reader.error(root, "no 'version'; begin the file with: version: 1");
-    else if (const std::string* v = reader.scalar(*version, "'version'"); v && *v != "1")
+    else if (const auto v = reader.scalar(*version, "'version'"); v && *v != "1")
       reader.error(*version, "version " + quoted(*v) + " is unknown; this program reads version 1");
     std::unordered_set<std::string> names;
     if (const YamlNode* tags = Reader::find(root, "tags")) {

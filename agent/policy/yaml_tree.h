@@ -1,12 +1,13 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <expected>
+#include <memory>
+#include <memory_resource>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 namespace egressd::policy {
 
@@ -15,12 +16,13 @@ namespace egressd::policy {
 // goes at most kMaxYamlDepth deep (parser.h), whatever the file plays with anchors.
 struct YamlNode {
   enum class Kind { Null, Scalar, Sequence, Map };
+  using Member = std::pair<const YamlNode*, const YamlNode*>;
   Kind kind = Kind::Null;
-  int line = 0;                                                      // 1-based
-  int column = 0;                                                    // 1-based, in bytes
-  std::string text;                                                  // Scalar
-  std::vector<const YamlNode*> items;                                // Sequence
-  std::vector<std::pair<const YamlNode*, const YamlNode*>> members;  // Map, in file order
+  int line = 0;                            // 1-based
+  int column = 0;                          // 1-based, in bytes
+  std::string_view text;                   // Scalar
+  std::span<const YamlNode* const> items;  // Sequence; of a Scalar itself, as a list of one
+  std::span<const Member> members;         // Map, in file order
 
   std::size_t size = 1;  // nodes below and including this one, aliases expanded
   int height = 1;
@@ -37,7 +39,7 @@ struct YamlError {
 
 class YamlTree {
  public:
-  // Checks size and encoding, then parses. Never throws. The only user of yaml-cpp.
+  // Checks size and encoding, then parses. Never throws. The only user of libyaml.
   static std::expected<YamlTree, YamlError> parse(std::string_view text);
 
   // Null-kind node for an empty document.
@@ -45,7 +47,10 @@ class YamlTree {
 
  private:
   friend class YamlBuilder;
-  std::deque<YamlNode> nodes_;  // stable addresses
+  YamlNode& new_node();
+
+  // Owns the nodes and all they refer to. None has a destructor: a file has hundreds of thousands.
+  std::unique_ptr<std::pmr::monotonic_buffer_resource> memory_;
   const YamlNode* root_ = nullptr;
 };
 

@@ -1,22 +1,17 @@
 #include "daemon_memory.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
 #include <fstream>
 #include <thread>
+
+#include "daemon_process.h"
 
 namespace egressd::bench {
 namespace {
@@ -116,40 +111,6 @@ double status_kib(const std::string& status, const char* key) {
   return at == std::string::npos ? 0 : std::stod(status.substr(at + std::strlen(key) + 1));
 }
 
-// Kills and reaps in every way out.
-class Child {
- public:
-  explicit Child(pid_t pid) : pid_(pid) {}
-  ~Child() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  [[nodiscard]] bool ended() {
-    if (::waitpid(pid_, nullptr, WNOHANG) != pid_) return false;
-    pid_ = -1;
-    return true;
-  }
-  [[nodiscard]] pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_;
-};
-
-class Cgroup {
- public:
-  explicit Cgroup(std::string path) : path_(std::move(path)) { ::mkdir(path_.c_str(), 0755); }
-  ~Cgroup() { ::rmdir(path_.c_str()); }
-  Cgroup(const Cgroup&) = delete;
-  Cgroup& operator=(const Cgroup&) = delete;
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 }  // namespace
 
 Result<DaemonMemory> measure_daemon(const Arena& arena, const std::string& egressd,
@@ -158,7 +119,6 @@ Result<DaemonMemory> measure_daemon(const Arena& arena, const std::string& egres
   if (!netns) return std::unexpected(netns.error());
   if (auto r = netns->ip(std::string("addr add ") + kServer + "/32 dev lo\n"); !r)
     return std::unexpected(r.error());
-  const Cgroup cgroup(arena.cgroup() + "/daemon");
   const std::string policy = arena.dir() + "/policy.yaml";
   std::ofstream(policy) << kPolicy;
 
@@ -176,47 +136,22 @@ Result<DaemonMemory> measure_daemon(const Arena& arena, const std::string& egres
   if (!r) return std::unexpected(r.error());
   const NameServer server(std::move(socket));
 
-  const std::string log = arena.dir() + "/egressd.log";
-  std::vector<std::string> words = {egressd,       "run",
-                                    "--policy",    policy,
-                                    "--cgroup",    cgroup.path(),
-                                    "--bpffs",     arena.bpffs("daemon"),
-                                    "--state-dir", arena.dir() + "/state",
-                                    "--socket",    arena.dir() + "/control.sock",
-                                    "--audit-log", arena.dir() + "/audit.jsonl"};
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  pid_t pid = 0;
-  r = netns->inside([&]() -> Result<void> {
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    ::posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND,
-                                       0600);
-    ::posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    const int err = ::posix_spawn(&pid, egressd.c_str(), &actions, nullptr, argv.data(), environ);
-    ::posix_spawn_file_actions_destroy(&actions);
-    if (err != 0) return std::unexpected(Error::from_errno("start " + egressd, err));
-    return {};
-  });
-  if (!r) return std::unexpected(r.error());
-  Child child(pid);
+  auto daemon = Daemon::start(arena, "daemon", *netns, egressd, policy);
+  if (!daemon) return std::unexpected(daemon.error());
 
   DaemonMemory memory;
   const auto begin = std::chrono::steady_clock::now();
   auto still_since = begin;
   while (!interrupted() && std::chrono::steady_clock::now() - begin < limit) {
     ::usleep(100000);
-    if (child.ended()) {
-      return std::unexpected(
-          Error::of("egressd ended before it settled:\n" + read_file(log).value_or("")));
+    if ((*daemon)->ended()) {
+      return std::unexpected(Error::of("egressd ended before it settled:\n" + (*daemon)->log()));
     }
-    auto status = read_file("/proc/" + std::to_string(child.pid()) + "/status");
+    auto status = read_file("/proc/" + std::to_string((*daemon)->pid()) + "/status");
     if (!status) continue;
     const double rss = status_kib(*status, "VmRSS:");
     const int questions = server.questions();
-    const bool up = ::access((arena.dir() + "/control.sock").c_str(), F_OK) == 0;
+    const bool up = (*daemon)->is_up();
     if (rss != memory.rss_kib || questions != memory.questions || !up)
       still_since = std::chrono::steady_clock::now();
     memory.rss_kib = rss;
@@ -229,7 +164,7 @@ Result<DaemonMemory> measure_daemon(const Arena& arena, const std::string& egres
     }
   }
   if (memory.questions == 0)
-    return std::unexpected(Error::of("egressd asked no names:\n" + read_file(log).value_or("")));
+    return std::unexpected(Error::of("egressd asked no names:\n" + (*daemon)->log()));
   return memory;
 }
 

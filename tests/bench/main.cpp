@@ -16,6 +16,7 @@
 #include "arena.h"
 #include "daemon_memory.h"
 #include "dns_path.h"
+#include "reload.h"
 #include "stats.h"
 #include "traffic.h"
 #include "variant.h"
@@ -42,6 +43,7 @@ struct Plan {
   int dns_hot_rounds = 200;
   int dns_cold_rounds = 60;
   int dns_real_rounds = 60;
+  int reload_rounds = 30;
   std::chrono::seconds settle{40};
 
   static Plan quick() {
@@ -54,9 +56,13 @@ struct Plan {
             .dns_hot_rounds = 12,
             .dns_cold_rounds = 4,
             .dns_real_rounds = 6,
+            .reload_rounds = 3,
             .settle = std::chrono::seconds(10)};
   }
 };
+
+// What to leave out.
+enum class Only { Nothing, Dns, Reload };
 
 // How one quantity is shown.
 enum class Show { Difference, Ratio, Absolute };
@@ -71,10 +77,10 @@ struct Measure {
 
 class Bench {
  public:
-  Bench(Plan plan, std::string egressd, unsigned seed, bool only_dns)
+  Bench(Plan plan, std::string egressd, unsigned seed, Only only)
       : plan_(plan),
         egressd_(std::move(egressd)),
-        only_dns_(only_dns),
+        only_(only),
         random_(seed),
         dns_({.sizes = {plan.few, plan.many, plan.most},
               .hot_rounds = plan.dns_hot_rounds,
@@ -109,6 +115,7 @@ class Bench {
   void cold(std::uint32_t size);
   void bulk();
   Result<void> control_plane();
+  Result<void> reload();
   void aims();
 
   [[nodiscard]] std::size_t index(const std::string& name) const;
@@ -118,7 +125,7 @@ class Bench {
 
   Plan plan_;
   std::string egressd_;
-  bool only_dns_;
+  Only only_;
   std::mt19937 random_;
   Cpus cpus_ = choose_cpus();
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
@@ -139,6 +146,7 @@ class Bench {
   };
   std::vector<Control> control_;
   std::optional<DaemonMemory> daemon_;
+  std::vector<Reloads> reloads_;
   std::vector<Aim> aims_;
   int failures_ = 0;
 };
@@ -351,15 +359,17 @@ Result<void> Bench::run() {
   auto arena = Arena::create();
   if (!arena) return std::unexpected(arena.error());
   arena_ = std::move(*arena);
-  if (!only_dns_) {
+  if (only_ == Only::Reload) return reload();
+  if (only_ == Only::Nothing) {
     if (auto r = traffic(); !r) return r;
+    if (auto r = reload(); !r) return r;
   }
   if (auto r = dns_.run(*arena_, static_cast<int>(variants_.size()), cpus_,
                         [this](const std::string& what) { progress(what); });
       !r)
     return r;
   if (interrupted()) return {};
-  if (!only_dns_) aims();
+  if (only_ == Only::Nothing) aims();
   std::ranges::move(dns_.aims(), std::back_inserter(aims_));
   return {};
 }
@@ -381,6 +391,22 @@ Result<void> Bench::traffic() {
     if (!memory) return std::unexpected(memory.error());
     daemon_ = *memory;
   }
+  return {};
+}
+
+Result<void> Bench::reload() {
+  if (egressd_.empty() || interrupted()) return {};
+  progress("reloads");
+  const std::uint32_t sizes[] = {plan_.few, 1000, plan_.many};
+  auto reloads = measure_reloads(*arena_, egressd_, sizes, plan_.reload_rounds);
+  if (!reloads) return std::unexpected(reloads.error());
+  reloads_ = std::move(*reloads);
+  if (!interrupted())
+    aims_.push_back({.what = "changed policy of " + short_count(plan_.many) + " rules in force",
+                     .unit = "ms",
+                     .limit = 100,
+                     .measured = estimate(reloads_.back().wall_ms),
+                     .tolerance = 100});
   return {};
 }
 
@@ -495,7 +521,23 @@ bool Bench::print() const {
         number(daemon_->peak_kib / 1024).c_str(), daemon_->questions,
         daemon_->settled ? "" : "; had NOT settled");
   }
-  complete &= dns_.print();
+  if (!reloads_.empty())
+    std::printf(
+        "\nreload: a changed policy file in force (%d rounds; medians, least in brackets)\n",
+        plan_.reload_rounds);
+  for (const Reloads& row : reloads_) {
+    std::printf("  ");
+    cell(short_count(row.rules) + " rules", 16);
+    const auto least = [](const std::vector<double>& values) {
+      return " (" + number(quantile(values, 0)) + ")";
+    };
+    cell(with_error(estimate(row.wall_ms), "ms", false) + least(row.wall_ms), 28);
+    std::printf("of the agent's CPU %s%s\n", with_error(estimate(row.cpu_ms), "ms", false).c_str(),
+                least(row.cpu_ms).c_str());
+    check(estimate(row.wall_ms));
+    check(estimate(row.cpu_ms));
+  }
+  if (only_ != Only::Reload) complete &= dns_.print();
   std::printf("\naims\n");
   bool noisy = false;
   for (const Aim& aim : aims_) {
@@ -525,7 +567,7 @@ nlohmann::json Bench::json() const {
   out["kernel"] = system.release;
   out["cpus"] = std::thread::hardware_concurrency();
   out["failures"] = failures();
-  out["dns"] = dns_.json();
+  if (only_ != Only::Reload) out["dns"] = dns_.json();
   for (const Measure& m : measures_) {
     nlohmann::json rows = nlohmann::json::object();
     for (std::size_t v = 0; v < variants_.size(); ++v) {
@@ -557,6 +599,11 @@ nlohmann::json Bench::json() const {
                      {"peak_kib", daemon_->peak_kib},
                      {"dns_questions", daemon_->questions},
                      {"settled", daemon_->settled}};
+  for (const Reloads& row : reloads_)
+    out["reloads"].push_back({{"rules", row.rules},
+                              {"wall_ms", estimate(row.wall_ms).value},
+                              {"cpu_ms", estimate(row.cpu_ms).value},
+                              {"rounds", row.wall_ms.size()}});
   for (const Aim& aim : aims_)
     out["aims"].push_back({{"what", aim.what},
                            {"unit", aim.unit},
@@ -576,14 +623,19 @@ int main(int argc, char** argv) {
       "interleaved in one process. Needs root; touches nothing but what it makes."};
   bool quick = false;
   bool only_dns = false;
+  bool only_reload = false;
   std::string json_path;
   std::string egressd;
   unsigned seed = std::random_device()();
   app.add_flag("--quick", quick, "Under a minute, with 100k instead of 1M addresses; coarse");
   app.add_flag("--only-dns", only_dns, "Only what learning from DNS costs");
+  auto* reload_flag = app.add_flag("--only-reload", only_reload,
+                                   "Only the time until a changed policy file is in force");
   app.add_option("--json", json_path, "Write the figures to this file, too");
-  app.add_option("--egressd", egressd, "The daemon, to measure its memory")
-      ->check(CLI::ExistingFile);
+  auto* egressd_option =
+      app.add_option("--egressd", egressd, "The daemon, to measure its memory and its reloads")
+          ->check(CLI::ExistingFile);
+  reload_flag->needs(egressd_option)->excludes("--only-dns");
   app.add_option("--seed", seed, "Order of slices and destinations");
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {
@@ -595,7 +647,10 @@ int main(int argc, char** argv) {
   ::setrlimit(RLIMIT_MEMLOCK, &unlimited);
   watch_signals();
 
-  Bench bench(quick ? Plan::quick() : Plan(), egressd, seed, only_dns);
+  Bench bench(quick ? Plan::quick() : Plan(), egressd, seed,
+              only_dns      ? Only::Dns
+              : only_reload ? Only::Reload
+                            : Only::Nothing);
   if (auto r = bench.run(); !r) {
     std::fprintf(stderr, "%s\n", r.error().message.c_str());
     return kExitFailure;

@@ -46,7 +46,7 @@ THIRD_PARTY = {
     "libnftnl/": {"nft"},
     "seccomp.h": {"daemon"},
     "cap-ng.h": {"daemon"},
-    "yaml-cpp/": {"policy"},
+    "yaml.h": {"policy"},
     "idn2.h": {"policy"},
     "libpsl.h": {"policy"},
     "nlohmann/": {"audit", "analysis", "control", "daemon", "doctor", "cli"},
