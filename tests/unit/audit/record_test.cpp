@@ -18,7 +18,7 @@ using testing::HasSubstr;
 
 // The ends of the two ranges of egressd_abi.h. That no enumerator between lacks a name is checked
 // by the compiler (-Wswitch).
-constexpr std::uint32_t kAllowEnd = EGRESSD_ALLOW_AUDIT + 1;
+constexpr std::uint32_t kAllowEnd = EGRESSD_ALLOW_OPEN + 1;
 constexpr std::uint32_t kDenyBegin = EGRESSD_DENY_NO_POLICY;
 
 TEST(Reason, EveryNumberHasANameAndASentence) {
