@@ -11,13 +11,17 @@
 namespace egressd::analysis {
 namespace {
 
-// The `lost` of a line {"schema":1,"lost":N}.
-std::optional<std::uint64_t> lost_in(std::string_view line) {
+// A line {"schema":1,"event":…}: how many records it says are missing, 0 if it is of another event.
+// Nothing if it is no such line.
+std::optional<std::uint64_t> missing_in(std::string_view line) {
   const auto j = nlohmann::json::parse(line, nullptr, false);
   if (!j.is_object()) return std::nullopt;
-  const auto lost = j.find("lost");
-  if (lost == j.end() || !lost->is_number_unsigned()) return std::nullopt;
-  return lost->get<std::uint64_t>();
+  const auto event = j.find("event");
+  if (event == j.end() || !event->is_string()) return std::nullopt;
+  if (*event != "gap") return 0;
+  const auto count = j.find("count");
+  if (count == j.end() || !count->is_number_unsigned()) return std::nullopt;
+  return count->get<std::uint64_t>();
 }
 
 void visit_line(std::string_view line, StreamStats& stats, const Visitor& visitor) {
@@ -26,7 +30,8 @@ void visit_line(std::string_view line, StreamStats& stats, const Visitor& visito
   if (const auto record = audit::Record::from_json(line)) {
     ++stats.records;
     visitor.record(*record);
-  } else if (const auto lost = lost_in(line)) {
+  } else if (const auto lost = missing_in(line)) {
+    if (*lost == 0) return;
     ++stats.gaps;
     stats.lost = saturating_sum(stats.lost, *lost);
     if (visitor.gap) visitor.gap(*lost);

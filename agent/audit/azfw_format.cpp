@@ -102,14 +102,16 @@ std::string AzfwFormat::line(const Record& record) const {
   return dump(line);
 }
 
-std::string AzfwFormat::line(const Gap& gap) const {
+std::string AzfwFormat::line(const Notice& notice) const {
   Line line;
-  line["TimeGenerated"] = format_time(gap.time);
-  line["Type"] = "EgressdGap";
+  line["TimeGenerated"] = format_time(notice.time);
+  line["Type"] = notice.event == Notice::Event::Gap ? "EgressdGap" : "EgressdEvent";
   line["Computer"] = host_.computer;
   if (!host_.resource_id.empty()) line["_ResourceId"] = host_.resource_id;
-  line["EgressdCount"] = gap.count;
-  line["EgressdCause"] = gap.cause;
+  const Line all = Line::parse(notice.to_json());
+  for (const auto& [key, value] : all.items())
+    if (key != "time" && key != "schema" && (key != "event" || notice.event != Notice::Event::Gap))
+      line[own_column(key)] = value;
   return dump(line);
 }
 

@@ -18,7 +18,7 @@ class AzfwFormat final : public Format {
   explicit AzfwFormat(Host host) : host_(std::move(host)) {}
 
   [[nodiscard]] std::string line(const Record& record) const override;
-  [[nodiscard]] std::string line(const Gap& gap) const override;
+  [[nodiscard]] std::string line(const Notice& notice) const override;
 
  private:
   Host host_;

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "audit/gap.h"
+#include "audit/notice.h"
 #include "audit/record.h"
 
 namespace egressd::audit {
@@ -13,14 +13,14 @@ class Format {
   virtual ~Format() = default;
   // One line without the newline, printable ASCII.
   [[nodiscard]] virtual std::string line(const Record& record) const = 0;
-  [[nodiscard]] virtual std::string line(const Gap& gap) const = 0;
+  [[nodiscard]] virtual std::string line(const Notice& notice) const = 0;
 };
 
 // Schema 1 of README.md.
 class JsonFormat final : public Format {
  public:
   [[nodiscard]] std::string line(const Record& record) const override { return record.to_json(); }
-  [[nodiscard]] std::string line(const Gap& gap) const override { return gap.to_json(); }
+  [[nodiscard]] std::string line(const Notice& notice) const override { return notice.to_json(); }
 };
 
 }  // namespace egressd::audit

@@ -61,11 +61,9 @@ std::string entry(const Record& record) {
                record.to_json());
 }
 
-std::string entry(const Gap& gap) {
-  return entry(JournalSink::kGapId, kWarning,
-               std::to_string(gap.count) + " records of refused connections are missing (" +
-                   printable(gap.cause) + ")",
-               gap.to_json());
+std::string entry(const Notice& notice) {
+  return entry(notice.event == Notice::Event::Gap ? JournalSink::kGapId : JournalSink::kNoticeId,
+               kWarning, notice.to_text(), notice.to_json());
 }
 
 }  // namespace
@@ -82,7 +80,9 @@ Result<std::unique_ptr<JournalSink>> JournalSink::open(std::string path) {
 
 Result<void> JournalSink::write(const Record& record) { return write_entry(entry(record), 1); }
 
-Result<void> JournalSink::write(const Gap& gap) { return write_entry(entry(gap), gap.count); }
+Result<void> JournalSink::write(const Notice& notice) {
+  return write_entry(entry(notice), notice.weight());
+}
 
 Result<void> JournalSink::write_entry(const std::string& datagram, std::uint64_t records) {
   flush();

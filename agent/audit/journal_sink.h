@@ -21,6 +21,7 @@ class JournalSink final : public Sink {
   // For `journalctl MESSAGE_ID=…`: never change them.
   static constexpr std::string_view kRecordId = "fc72bf3cdba84c05850a0bea2195f778";
   static constexpr std::string_view kGapId = "d6ba78802d8940e087f758e01fdd803f";
+  static constexpr std::string_view kNoticeId = "47e4897630044ad91ac50648b8a1120f";
   // Names of one address there are fields for; the rest goes without.
   static constexpr std::size_t kMaxList = 32;
 
@@ -31,7 +32,7 @@ class JournalSink final : public Sink {
   JournalSink& operator=(const JournalSink&) = delete;
 
   Result<void> write(const Record& record) override;
-  Result<void> write(const Gap& gap) override;
+  Result<void> write(const Notice& notice) override;
   void flush() override;
   Result<void> reopen() override { return {}; }
   [[nodiscard]] std::uint64_t lost() const override { return losses_.total(); }

@@ -154,8 +154,8 @@ Result<void> JsonLinesSink::write(const Record& record) {
   return write_line(options_.format->line(record) + '\n', 1);
 }
 
-Result<void> JsonLinesSink::write(const Gap& gap) {
-  return write_line(options_.format->line(gap) + '\n', gap.count);
+Result<void> JsonLinesSink::write(const Notice& notice) {
+  return write_line(options_.format->line(notice) + '\n', notice.weight());
 }
 
 Result<void> JsonLinesSink::write_line(std::string line, std::uint64_t records) {

@@ -20,7 +20,7 @@ struct Rotation {
 // One JSON object a line, to a file or to standard output. A line goes out in one write(), so
 // that several writers to one O_APPEND file never mix theirs. Pipes and sockets are written
 // without blocking: a reader that falls behind loses lines. After a loss, the first line that
-// works is preceded by a Gap. A line the disk ended in is taken back.
+// works is preceded by a gap. A line the disk ended in is taken back.
 class JsonLinesSink final : public Sink {
  public:
   struct Options {
@@ -41,7 +41,7 @@ class JsonLinesSink final : public Sink {
   JsonLinesSink& operator=(const JsonLinesSink&) = delete;
 
   Result<void> write(const Record& record) override;
-  Result<void> write(const Gap& gap) override;
+  Result<void> write(const Notice& notice) override;
   void flush() override;
   Result<void> reopen() override;
   [[nodiscard]] std::uint64_t lost() const override { return losses_.total(); }

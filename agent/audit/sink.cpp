@@ -36,8 +36,8 @@ Result<void> FanOutSink::write(const Record& record) {
   return each(sinks_, [&](Sink& sink) { return sink.write(record); });
 }
 
-Result<void> FanOutSink::write(const Gap& gap) {
-  return each(sinks_, [&](Sink& sink) { return sink.write(gap); });
+Result<void> FanOutSink::write(const Notice& notice) {
+  return each(sinks_, [&](Sink& sink) { return sink.write(notice); });
 }
 
 void FanOutSink::flush() {

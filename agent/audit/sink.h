@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "audit/gap.h"
+#include "audit/notice.h"
 #include "audit/record.h"
 #include "base/result.h"
 
@@ -20,8 +20,8 @@ class Sink {
   // An error is returned once when writing starts to fail, so that it can be logged without
   // flooding the log; after that records are only counted until writing works again.
   virtual Result<void> write(const Record& record) = 0;
-  // What was lost before it came here. If this cannot be written either, it is lost here, too.
-  virtual Result<void> write(const Gap& gap) = 0;
+  // A gap that cannot be written is lost here, too, with all it stands for.
+  virtual Result<void> write(const Notice& notice) = 0;
   // Tries to note what this sink has lost without waiting for the next record.
   virtual void flush() = 0;
   // For log rotation: goes on in a new file of the same name. On failure the old file stays.
@@ -32,14 +32,14 @@ class Sink {
   [[nodiscard]] virtual std::string name() const = 0;
 };
 
-// Keeps the account of what a sink loses, for all of them: one error when it begins, one Gap when
+// Keeps the account of what a sink loses, for all of them: one error when it begins, one gap when
 // it is over.
 class Losses {
  public:
   void add(std::uint64_t records = 1);
   // What must be noted in front of the next record.
   [[nodiscard]] bool pending() const { return in_a_row_ > 0; }
-  [[nodiscard]] Gap gap() const { return {since_, in_a_row_, "audit_log"}; }
+  [[nodiscard]] Notice gap() const { return Notice::gap(since_, in_a_row_, "audit_log"); }
   void noted() { in_a_row_ = 0; }
   [[nodiscard]] std::uint64_t total() const { return total_; }
   // `error` if nothing had failed before, else nothing: to be called before add().
@@ -57,7 +57,7 @@ class FanOutSink final : public Sink {
   explicit FanOutSink(std::vector<std::unique_ptr<Sink>> sinks) : sinks_(std::move(sinks)) {}
 
   Result<void> write(const Record& record) override;
-  Result<void> write(const Gap& gap) override;
+  Result<void> write(const Notice& notice) override;
   void flush() override;
   Result<void> reopen() override;
   [[nodiscard]] std::uint64_t lost() const override;

@@ -77,8 +77,8 @@ std::string SyslogSink::message(int severity, std::chrono::system_clock::time_po
          options_.host_name + " egressd " + std::to_string(::getpid()) + " " + id + " - " + line;
 }
 
-std::string SyslogSink::message(const Gap& gap) const {
-  return message(kWarning, gap.time, "gap", options_.format->line(gap));
+std::string SyslogSink::message(const Notice& notice) const {
+  return message(kWarning, notice.time, notice.event_name(), options_.format->line(notice));
 }
 
 bool SyslogSink::send(const std::string& message) {
@@ -102,7 +102,9 @@ Result<void> SyslogSink::write(const Record& record) {
       1);
 }
 
-Result<void> SyslogSink::write(const Gap& gap) { return write_message(message(gap), gap.count); }
+Result<void> SyslogSink::write(const Notice& notice) {
+  return write_message(message(notice), notice.weight());
+}
 
 Result<void> SyslogSink::write_message(const std::string& message, std::uint64_t records) {
   flush();

@@ -36,7 +36,7 @@ class SyslogSink final : public Sink {
   SyslogSink& operator=(const SyslogSink&) = delete;
 
   Result<void> write(const Record& record) override;
-  Result<void> write(const Gap& gap) override;
+  Result<void> write(const Notice& notice) override;
   void flush() override;
   Result<void> reopen() override { return {}; }
   [[nodiscard]] std::uint64_t lost() const override { return losses_.total(); }
@@ -51,7 +51,7 @@ class SyslogSink final : public Sink {
   static std::optional<Peer> parse_peer(const std::string& target);
   [[nodiscard]] std::string message(int severity, std::chrono::system_clock::time_point time,
                                     const char* id, const std::string& line) const;
-  [[nodiscard]] std::string message(const Gap& gap) const;
+  [[nodiscard]] std::string message(const Notice& notice) const;
   bool send(const std::string& message);
   Result<void> write_message(const std::string& message, std::uint64_t records);
 

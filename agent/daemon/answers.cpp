@@ -201,6 +201,7 @@ StatusReport DaemonImpl::quick_report() {
   report.audit_lost = recorder_->sink().lost();
   for (const auto& sink : recorder_->sink().sinks())
     report.audit_sinks.push_back({sink->name(), sink->lost()});
+  report.openings = openings_->openings();
   if (const auto opening = backend_->opening(); opening && opening->is_open(clock_.now())) {
     report.open_for = std::chrono::ceil<seconds>(opening->until - clock_.now());
     report.warnings.push_back("OPEN by break-glass: nothing is refused for another " +

@@ -124,7 +124,8 @@ Result<void> DaemonImpl::start() {
     spdlog::warn("changes of {} are seen late: {}", options_.policy_path,
                  policy_watch.error().message);
   if (auto r = put_in_force(std::move(*file)); !r) return r;
-  Trial::forget(trial_path());  // it is rolled back
+  if (trial_left_behind_) note_trial(audit::Notice::Event::TrialRolledBack);
+  Trial::forget(trial_path());
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
     spdlog::info("adopted what an earlier agent left in force (generation {})", *found);
@@ -166,6 +167,7 @@ Result<void> DaemonImpl::open_sink() {
   auto sink = open_sinks(options_.audit);
   if (!sink) return std::unexpected(std::move(sink.error()));
   recorder_ = std::make_unique<Recorder>(std::move(*sink), *cgroup_paths_, rule_history_, learned_);
+  openings_ = std::make_unique<OpeningLog>(OpeningLog::load(options_.state_dir + "/break-glass"));
   return {};
 }
 
@@ -237,7 +239,26 @@ void DaemonImpl::drain_tally() {
     recorder_->refused_again(tally);
   };
   if (auto r = backend_->drain_tally(repeated); !r) spdlog::error("{}", r.error().message);
+  const auto lost = [this](std::uint32_t reason, std::uint64_t count) {
+    recorder_->lost_in_kernel(reason, count);
+  };
+  if (auto r = backend_->drain_lost(lost); !r) spdlog::error("{}", r.error().message);
+  recorder_->asked_for_losses();
+  follow_break_glass();
   tally_timer_ = loop_.after(kTallyEvery, [this] { drain_tally(); });
+}
+
+void DaemonImpl::follow_break_glass() {
+  const auto opening = backend_->opening();
+  if (!opening) {
+    spdlog::error("{}", opening.error().message);
+    return;
+  }
+  for (const auto& notice :
+       openings_->look(*opening, clock_.now(), std::chrono::system_clock::now())) {
+    spdlog::warn("{}", notice.to_text());
+    recorder_->put(notice);
+  }
 }
 
 Result<std::unique_ptr<Daemon>> Daemon::start(EventLoop& loop, Options options) {

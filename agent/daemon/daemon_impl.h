@@ -25,6 +25,7 @@
 #include "daemon/metrics_snapshot.h"
 #include "daemon/name_ids.h"
 #include "daemon/name_servers.h"
+#include "daemon/opening_log.h"
 #include "daemon/recorder.h"
 #include "daemon/rule_history.h"
 #include "daemon/status.h"
@@ -100,6 +101,8 @@ class DaemonImpl final : public Daemon {
   Result<void> begin_trial(const std::string& path, seconds duration);
   Result<void> roll_back();
   Result<void> confirm_trial();
+  // Of trial_, if there is one.
+  void note_trial(audit::Notice::Event event, std::optional<seconds> duration = {});
   void end_trial_timer();
   void end_trial();
   [[nodiscard]] std::string trial_path() const { return options_.state_dir + "/before-trial"; }
@@ -114,6 +117,7 @@ class DaemonImpl final : public Daemon {
   void drain_events();
   void drain_dns_events();
   void drain_tally();
+  void follow_break_glass();
   Result<void> open_control();
   void attach_when_ready();
   void attach();
@@ -156,6 +160,7 @@ class DaemonImpl final : public Daemon {
   std::string policy_hash_;
   Trial::Text policy_text_;
   std::optional<Trial> trial_;
+  bool trial_left_behind_ = false;  // by an earlier agent
   std::string trial_error_;  // why it cannot be rolled back; empty if it can, as far as is known
   EventLoop::TimerId trial_timer_ = 0;
   std::string reload_error_;  // what came of the last reload; empty if it worked
@@ -198,6 +203,7 @@ class DaemonImpl final : public Daemon {
   // Names whose answers are too long for the kernel to learn from, newest last.
   std::deque<std::string> large_names_;
   std::unique_ptr<Recorder> recorder_;
+  std::unique_ptr<OpeningLog> openings_;
   control::Watchers dns_watchers_;
   std::unique_ptr<control::Server> control_;
   std::unique_ptr<MetricsEndpoint> metrics_;

@@ -70,6 +70,9 @@ metrics::Snapshot snapshot_of(const StatusReport& report, std::span<const std::s
   s.policy_hash = report.policy_hash;
   s.enforce = report.enforce;
   s.last_reload_worked = report.reload_worked;
+  s.break_glass_openings = report.openings;
+  s.break_glass_seconds = static_cast<double>(report.open_for.count());
+  s.on_trial = !report.trial.empty();
   s.last_good_reload = epoch_seconds(report.last_good_reload);
 
   if (report.generation == 0) s.unready.emplace_back("no policy is in force");

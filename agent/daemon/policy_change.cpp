@@ -142,6 +142,7 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   auto file = read_policy();
   auto before = Trial::left_behind(trial_path());
   if (!before) return file;
+  trial_left_behind_ = true;
   if (!file) {
     auto kept = parse(std::move(*before), options_.policy_path);
     if (!kept) return file;
@@ -187,6 +188,7 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
   reload_error_.clear();
   if (compiled_.rules.generation != old_generation && trial_) {
     spdlog::info("the trial of {} is over: the policy file is in force", trial_->path());
+    note_trial(audit::Notice::Event::TrialReplaced);
     end_trial();
   }
   if (r) last_good_reload_ = std::chrono::system_clock::now();
@@ -230,6 +232,7 @@ Result<void> DaemonImpl::begin_trial(const std::string& path, seconds duration) 
     (void)roll_back();
   });
   spdlog::warn("{} is on trial for {} s; `egressctl confirm` keeps it", path, duration.count());
+  note_trial(audit::Notice::Event::TrialStarted, duration);
   return {};
 }
 
@@ -250,6 +253,7 @@ Result<void> DaemonImpl::roll_back() {
   }
   spdlog::warn("rolled back: what was in force before the trial of {} is in force again",
                trial_->path());
+  note_trial(audit::Notice::Event::TrialRolledBack);
   end_trial();
   return {};
 }
@@ -261,9 +265,19 @@ Result<void> DaemonImpl::confirm_trial() {
         std::move(r.error()).context("the trial goes on, and will be rolled back: the policy file "
                                      "cannot be written; change it where it comes from"));
   spdlog::info("confirmed: {} is now what {} was", options_.policy_path, trial_->path());
+  note_trial(audit::Notice::Event::TrialConfirmed);
   end_trial();
   reload_error_.clear();
   return {};
+}
+
+void DaemonImpl::note_trial(audit::Notice::Event event, std::optional<seconds> duration) {
+  audit::Notice notice;
+  notice.event = event;
+  notice.time = std::chrono::system_clock::now();
+  if (trial_) notice.policy = trial_->path();
+  if (duration) notice.until = notice.time + *duration;
+  recorder_->put(notice);
 }
 
 void DaemonImpl::end_trial_timer() { loop_.cancel(std::exchange(trial_timer_, 0)); }

@@ -86,6 +86,15 @@ std::vector<audit::Record> Recorder::recent(const std::function<bool(const audit
   return found;
 }
 
+void Recorder::lost_in_kernel(std::uint32_t reason, std::uint64_t count) {
+  put(audit::Notice::gap(asked_, count, "kernel", audit::reason_name(reason)));
+}
+
+void Recorder::put(const audit::Notice& notice) {
+  if (auto r = sink_->write(notice); !r) spdlog::error("{}", r.error().message);
+  if (!watchers_.empty()) watchers_.broadcast(notice.to_json());
+}
+
 void Recorder::put(const audit::Record& record) {
   recent_.push_back(record);
   if (recent_.size() > kRecent) recent_.pop_front();

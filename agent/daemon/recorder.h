@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -33,6 +34,12 @@ class Recorder {
   // A DNS question; `name` is empty if it could not be read.
   void question_refused(const egressd_dns_event& event, const std::string& name);
 
+  // Denials of which the kernel has neither event nor count, since it was last asked.
+  void lost_in_kernel(std::uint32_t reason, std::uint64_t count);
+  void asked_for_losses() { asked_ = std::chrono::system_clock::now(); }
+  // To the records, their place is here.
+  void put(const audit::Notice& notice);
+
   void watch(const control::Responder& responder) { watchers_.add(responder); }
   // The latest of those that `wanted` says yes to, newest first; few are kept.
   [[nodiscard]] std::vector<audit::Record> recent(
@@ -58,6 +65,7 @@ class Recorder {
   const LearnedNames& names_;
   RuleDenials denials_;
   control::Watchers watchers_;
+  std::chrono::system_clock::time_point asked_ = std::chrono::system_clock::now();
   std::deque<audit::Record> recent_;  // newest last
 };
 

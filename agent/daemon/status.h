@@ -57,6 +57,7 @@ struct StatusReport {
   std::string trial;                  // path of a policy in force on trial; empty: none is
   std::chrono::seconds trial_for{0};  // until it is rolled back
   std::chrono::seconds open_for{0};   // break-glass: for how long yet; 0: closed
+  std::uint64_t openings = 0;         // by break-glass, seen by this agent
   std::vector<std::string> warnings;
 };
 

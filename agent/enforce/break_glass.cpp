@@ -73,7 +73,11 @@ Result<std::optional<Opening>> close_glass(const std::string& bpffs_dir, BootTim
   if (!open) return open;
   const auto maps = pinned(bpffs_dir);
   if (!maps) return std::unexpected(maps.error());
-  if (auto r = write(*maps, {}); !r) return std::unexpected(r.error());
+  if (!*open) return open;
+  // What it was stays to be read: the agent puts it on record.
+  Opening closed = **open;
+  closed.until = now;
+  if (auto r = write(*maps, to_value(closed)); !r) return std::unexpected(r.error());
   return open;
 }
 

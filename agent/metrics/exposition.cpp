@@ -86,6 +86,19 @@ void add_state(Families& families, const Snapshot& s, BootTime now) {
              "When a policy file was last put in force, in seconds since 1970.")
       .add(s.last_good_reload);
 
+  families
+      .gauge("egressd_break_glass_open_seconds",
+             "Seconds until break-glass closes by itself; above 0 nothing is refused.")
+      .add(s.break_glass_seconds);
+  families
+      .counter("egressd_break_glass_openings_total",
+               "How often break-glass was opened, as far as this agent has seen.")
+      .add(s.break_glass_openings);
+  families
+      .gauge("egressd_policy_on_trial",
+             "1 if the policy in force is rolled back unless it is confirmed.")
+      .add(yes(s.on_trial));
+
   families.gauge("egressd_program_attached",
                  "1 if the kernel says that this program of ours is attached.");
   for (const auto& program : s.programs)

@@ -40,6 +40,9 @@ struct Snapshot {
   std::string policy_hash;
   bool enforce = false;
   bool last_reload_worked = true;
+  std::uint64_t break_glass_openings = 0;  // seen by this agent
+  double break_glass_seconds = 0;          // until it closes by itself; 0: closed
+  bool on_trial = false;                   // the policy in force
   double last_good_reload = 0;
 
   struct Program {

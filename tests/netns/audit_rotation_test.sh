@@ -19,12 +19,12 @@ collections:
     rules:
       - {name: one host, addresses: [203.0.113.250], ports: [22], protocols: [tcp]}
 END
-readonly knocks=120 first=1000 max=20480
+readonly knocks=120 first=1000 max=16384
 # A disk of 256 KiB that only this sandbox sees.
 mkdir "$SANDBOX_DIR/log"
 on_client mount -t tmpfs -o size=256k tmpfs "$SANDBOX_DIR/log"
 log=$SANDBOX_DIR/log/denials.jsonl
-start_egressd "$POLICY" --audit-log "$log" --audit-max-size 20KB --audit-keep 20
+start_egressd "$POLICY" --audit-log "$log" --audit-max-size 16KB --audit-keep 20
 
 # knock FROM TO: one refused connection a port.
 knock() {

@@ -40,6 +40,12 @@ passes_all() {
 refused_all "closed" one.example
 check "opens" glass open --for 10m --reason "job 17 hangs"
 passes_all "open"
+on_record() { grep -q "\"event\":\"break_glass_$1\".*\"uid\":0,\"comment\":\"$2\"" "$SANDBOX_AUDIT"; }
+count_of() { grep -c "\"event\":\"break_glass_$1\"" "$SANDBOX_AUDIT" || true; }
+check "the opening is on record" wait_until 5 on_record opened "job 17 hangs"
+metric() { on_client curl -sf http://127.0.0.1:9477/metrics | sed -n "s/^$1 //p"; }
+check "… and in the metrics" test "$(metric egressd_break_glass_openings_total)" = 1
+check "… with its end" test "$(metric egressd_break_glass_open_seconds)" -gt 500
 opened() { ctl status | grep -q 'OPEN by break-glass.*uid 0: job 17 hangs'; }
 check "status says so, and why" opened
 check "what passed is counted" test "$(status_number break_glass)" -ge 4
@@ -47,7 +53,9 @@ recorded() { grep -q '"verdict":"would_deny","reason":"default_deny".*"destinati
 check "… and recorded as would be denied" wait_until 5 recorded
 HOLD_TIMEOUT=500 hold_open 198.51.100.9 22
 expect_hold_ok "a connection opened meanwhile"
+check "the end is not on record yet" test "$(count_of closed)" -eq 0
 check "closes" glass close
+check "the end is on record" wait_until 5 on_record closed "job 17 hangs"
 line=$(hold_echo)
 check "the connection is cut: $line" test "${line%% *}" != ok
 refused_all "closed again" two.example
@@ -58,6 +66,7 @@ check "opens for a second" glass open --for 1s --reason "a short look"
 closed() { [[ $(probe tcp 198.51.100.9 22 2>&1) == errno=EPERM* ]]; }
 check "ends by itself" wait_until 5 closed
 
+check "both ends are on record" wait_until 5 on_record closed "a short look"
 stop_egressd KILL
 check "opens without an agent" glass open --for 10m --reason "the agent is dead"
 passes_all "open without an agent"
@@ -66,6 +75,12 @@ check "refused without an agent" closed
 check "opens for a second" glass open --for 1s --reason "a short look"
 expect_ok "open" tcp 198.51.100.9 22
 check "ends by itself without an agent" wait_until 5 closed
+start_egressd "$POLICY"
+all_closed() { (($(count_of closed) == 3)); }
+check "put on record by the next agent" wait_until 5 all_closed
+check "… once" test "$(count_of opened)" -eq 3
+check "the records are valid by the schema" \
+  python3 ../support/check_records.py ../../deploy/schema/audit-record-1.json "$SANDBOX_AUDIT" event comment until uid
 for wrong in "--for 10 --reason x" "--for 25h --reason x" "--for 0s --reason x" "--for 5m"; do
   # shellcheck disable=SC2086 # several words
   check "refused: open $wrong" bash -c '! "$@" 2>/dev/null' _ "$EGRESSCTL" open $wrong --bpffs "$SANDBOX_BPFFS"

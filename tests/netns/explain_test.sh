@@ -69,7 +69,8 @@ expect_hold_ok "open connection"
 says "a process" 0 "$(pgrep -n -f 'egressd_probe hold 203.0.113.7')" "203.0.113.7:443/tcp: ALLOWED" "rule +web/pages"
 says "a process without sockets" 0 "$SANDBOX_CLIENT" "has no socket that egressd has judged"
 says "no process" 4 2147483646 "egressctl: process 2147483646: No such process"
-check "json" bash -c 'python3 -c "import json,sys; j = json.load(sys.stdin); assert j[\"allowed\"] and j[\"grants\"][0][\"server\"] == sys.argv[1]" "$1"' _ "$DNS4" <<<"$(ctl explain 203.0.113.7 --json)"
+check "json" python3 -c 'import json, sys; j = json.load(sys.stdin); assert j["allowed"] and j["grants"][0]["server"] == sys.argv[1]' \
+  "$DNS4" <<<"$(ctl explain 203.0.113.7 --json)"
 stop_egressd KILL
 start_egressd "$POLICY"
 says "learned by an earlier run" 0 203.0.113.7 ALLOWED "judged as +\*.pages.example" "earlier run"

@@ -35,7 +35,7 @@ cp "$SANDBOX_AUDIT" "$records"
 # What only a broken agent or a forged log has.
 # Nobody listens on its port 80: refused at once.
 leak=203.0.113.80
-printf '%s\n' '{"schema":1,"lost":42}' 'no record' \
+printf '%s\n' '{"schema":1,"event":"gap","time":"2026-01-02T03:04:05.678901Z","count":42,"cause":"kernel"}' 'no record' \
   '{"schema":1,"time":"2026-01-01T00:00:00.000000Z","verdict":"denied","reason":"default_deny","hook":"connect","destination":"198.51.100.11","port":443,"protocol":"tcp","fqdns":["<script>document.title='"'pwned'"'</script>"],"comm":"\"><img src=http://'$leak'/ onerror=document.title='"'pwned'"'>"}' \
   >>"$records"
 

@@ -45,6 +45,8 @@ check "rolled back by itself" wait_until 6 allowed $ONE
 only $ONE $TWO "rolled back"
 check "status no longer says so" bash -c '! grep -q "on trial"' <<<"$(ctl status)"
 
+events() { audit_field event <"$SANDBOX_AUDIT" | tr '\n' ' '; }
+check "both are on record" test "$(events)" = "trial_started trial_rolled_back "
 check "try" ctl try "$next" --for 1h
 only $TWO $ONE "on trial"
 check "rollback at once" ctl rollback
@@ -94,4 +96,9 @@ check "try" ctl try "$next" --for 1h
 policy 203.0.113.0/24 | write_policy
 check "the changed file ends the trial" wait_until 5 allowed 203.0.113.7
 check "there is nothing to confirm" bash -c '! "$@" 2>/dev/null' _ "$EGRESSCTL" confirm --socket "$SANDBOX_SOCKET"
+records=../../deploy/schema/audit-record-1.json
+check "the end of each trial is on record: $(events)" test "$(events | wc -w)" -eq 15
+check "… confirmed" grep -q "trial_started trial_confirmed " <<<"$(events)"
+check "… replaced" grep -q "trial_started trial_replaced " <<<"$(events)"
+check "… and valid by the schema" python3 ../support/check_records.py "$records" "$SANDBOX_AUDIT" event until policy
 finish

@@ -19,7 +19,7 @@ def main() -> int:
         name: jsonschema.Draft202012Validator(
             {"$ref": f"#/$defs/{name}", "$defs": schema["$defs"]}
         )
-        for name in ("record", "gap")
+        for name in ("record", "gap", "notice")
     }
     whole = jsonschema.Draft202012Validator(schema)
     seen: set[str] = set()
@@ -28,7 +28,8 @@ def main() -> int:
         for lines, line in enumerate(log, 1):
             entry = json.loads(line)
             seen |= set(entry)
-            part = parts["gap" if entry.get("event") == "gap" else "record"]
+            event = entry.get("event")
+            part = parts["record" if not event else "gap" if event == "gap" else "notice"]
             errors = [error.message for error in part.iter_errors(entry)]
             if errors or not whole.is_valid(entry):
                 bad += 1

@@ -26,7 +26,10 @@ Read read(const std::string& text) {
 
 TEST(ReadRecords, RecordsGapsAndOthers) {
   const auto line = connection("203.0.113.1", 443).to_json();
-  const auto got = read(line + "\n{\"schema\":1,\"lost\":7}\n\nnot a record\r\n{}\n[]\n" + line);
+  const auto got = read(line +
+                        "\n{\"schema\":1,\"event\":\"gap\",\"count\":7}\n{\"event\":\"trial_"
+                        "started\"}\n\nnot a record\r\n{}\n[]\n" +
+                        line);
   EXPECT_TRUE(got.ok);
   EXPECT_EQ(got.stats.records, 2u);
   EXPECT_EQ(got.stats.bad, 3u);
@@ -60,7 +63,9 @@ TEST(ReadRecords, ALineOfTheLimitIsRead) {
 }
 
 TEST(ReadRecords, AbsurdNumbersStopAtTheEnd) {
-  const auto got = read("{\"lost\":18446744073709551615}\n{\"lost\":18446744073709551615}\n");
+  const auto got = read(
+      "{\"event\":\"gap\",\"count\":18446744073709551615}\n{\"event\":\"gap\",\"count\":"
+      "18446744073709551615}\n");
   EXPECT_EQ(got.stats.lost, 18446744073709551615u);
   EXPECT_EQ(got.stats.gaps, 2u);
 }

@@ -110,7 +110,7 @@ TEST(AzfwFormat, RefusedQuestionIsADnsQuery) {
 }
 
 TEST(AzfwFormat, GapHasATableOfItsOwn) {
-  const auto text = AzfwFormat({"host1", ""}).line(Gap{{}, 3, "kernel"});
+  const auto text = AzfwFormat({"host1", ""}).line(Notice::gap({}, 3, "kernel"));
   EXPECT_EQ(text, R"({"TimeGenerated":"1970-01-01T00:00:00.000000Z","Type":"EgressdGap",)"
                   R"("Computer":"host1","EgressdCount":3,"EgressdCause":"kernel"})");
 }

@@ -181,7 +181,7 @@ TEST_F(JsonLinesSinkTest, FullDiskEndsInAWholeLineAndTheGapNeedsNoRecord) {
 TEST_F(JsonLinesSinkTest, GapFromElsewhereIsALineOfItsOwn) {
   const auto path = dir / "audit.jsonl";
   auto sink = std::move(*JsonLinesSink::open_file(path));
-  ASSERT_TRUE(sink->write(Gap{{}, 7, "kernel"}));
+  ASSERT_TRUE(sink->write(Notice::gap({}, 7, "kernel")));
   EXPECT_EQ(lines(path).at(0),
             R"({"schema":1,"event":"gap","time":"1970-01-01T00:00:00.000000Z","count":7,)"
             R"("cause":"kernel"})");

@@ -16,7 +16,7 @@ class CountingSink final : public Sink {
  public:
   CountingSink(Account& account, std::string error) : account_(account), error_(std::move(error)) {}
   Result<void> write(const Record&) override { return result(++account_.records); }
-  Result<void> write(const Gap&) override { return result(++account_.gaps); }
+  Result<void> write(const Notice&) override { return result(++account_.gaps); }
   void flush() override { ++account_.flushes; }
   Result<void> reopen() override { return result(++account_.reopens); }
   [[nodiscard]] std::uint64_t lost() const override { return error_.empty() ? 0 : 3; }
@@ -41,7 +41,7 @@ TEST(FanOutSink, FailureOfOneKeepsNothingFromTheOthers) {
   const auto r = all.write(Record{});
   ASSERT_FALSE(r);
   EXPECT_EQ(r.error().message, "disk full; no journald");
-  EXPECT_FALSE(all.write(Gap{}));
+  EXPECT_FALSE(all.write(Notice{}));
   EXPECT_FALSE(all.reopen());
   all.flush();
   for (const Account& account : {a, b, c}) {

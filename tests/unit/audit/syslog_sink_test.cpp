@@ -55,7 +55,7 @@ TEST_F(SyslogSinkTest, HeaderIsOfRfc5424AndTheTextIsTheLine) {
   ASSERT_TRUE(open("")->write(r));
   EXPECT_THAT(next(),
               StartsWith("<29>1 1970-01-01T00:00:00.000000Z - egressd " + pid + " would_deny - {"));
-  ASSERT_TRUE(open("a b\n")->write(Gap{{}, 3, "kernel"}));
+  ASSERT_TRUE(open("a b\n")->write(Notice::gap({}, 3, "kernel")));
   EXPECT_THAT(next(), HasSubstr("Z ab egressd " + pid + " gap - {\"schema\":1,\"event\":\"gap\""));
 }
 

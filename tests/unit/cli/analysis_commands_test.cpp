@@ -106,7 +106,8 @@ TEST_F(AnalysisTest, SeveralFilesAreOneInput) {
 }
 
 TEST_F(AnalysisTest, BadLinesAndGapsAreToldByEveryCommand) {
-  write("records", record("api.example.com", "203.0.113.1") + "bad\n{\"lost\":5}\n{\"lost\":6}\n");
+  write("records", record("api.example.com", "203.0.113.1") +
+                       "bad\n{\"event\":\"gap\",\"count\":5}\n{\"event\":\"gap\",\"count\":6}\n");
   for (const auto& words :
        std::vector<std::vector<std::string>>{{"learn", "--from", "@records"},
                                              {"replay", "--policy", "@policy", "@records"},
