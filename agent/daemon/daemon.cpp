@@ -178,16 +178,14 @@ Result<void> DaemonImpl::open_events() {
   });
   if (!reader) return std::unexpected(std::move(reader.error()));
   events_ = std::move(*reader);
-  auto watched =
-      loop_.watch(events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
-  if (!watched) return watched;
+  if (auto r = watch_events(); !r) return r;
 
   auto dns_reader =
       audit::RingReader::open(backend_->dns_events_fd(),
                               [this](std::span<const std::uint8_t> entry) { on_dns_event(entry); });
   if (!dns_reader) return std::unexpected(std::move(dns_reader.error()));
   dns_events_ = std::move(*dns_reader);
-  watched = loop_.watch(dns_events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) {
+  auto watched = loop_.watch(dns_events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) {
     read_dns_events(audit::EventReader::kMaxPerPoll);
   });
   if (!watched) return watched;
@@ -217,14 +215,29 @@ Result<void> DaemonImpl::read_what_waits() {
   return {};
 }
 
+Result<void> DaemonImpl::watch_events() {
+  return loop_.watch(events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
+}
+
 // In a burst the kernel wakes us once per EGRESSD_WAKE_NS only: what came after is fetched by
-// looking again, until there is nothing.
+// looking again, until there is nothing. In a flood only that: what does not fit into the ring
+// meanwhile is counted, and neither the agent's CPU nor the disk is in the hands of whoever floods.
 void DaemonImpl::drain_events() {
   read_dns_events(kEverything);  // the names of what was refused
   const auto taken = events_->poll();
   if (!taken) spdlog::error("{}", taken.error().message);
   if (events_timer_ != 0) loop_.cancel(std::exchange(events_timer_, 0));
-  if (taken && *taken != 0) {
+  const bool flood = taken && *taken == audit::EventReader::kMaxPerPoll;
+  if (flood && !in_flood_) {
+    loop_.unwatch(events_->epoll_fd());
+    in_flood_ = true;
+  } else if (!flood && in_flood_) {
+    if (auto r = watch_events(); !r)
+      spdlog::error("{}", r.error().message);
+    else
+      in_flood_ = false;
+  }
+  if ((taken && *taken != 0) || in_flood_) {
     events_timer_ = loop_.after(kReadEventsAgain, [this] {
       events_timer_ = 0;
       drain_events();

@@ -57,7 +57,7 @@ class DaemonImpl final : public Daemon {
     for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
                              settle_timer_, policy_timer_, tally_timer_, trial_timer_})
       loop_.cancel(timer);
-    if (events_) loop_.unwatch(events_->epoll_fd());
+    if (events_ && !in_flood_) loop_.unwatch(events_->epoll_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
     // Enforcement found in place or begun goes on; a start that came to nothing leaves nothing.
     if (backend_ && !adopted_ && !attached_) backend_->discard_unused();
@@ -114,6 +114,7 @@ class DaemonImpl final : public Daemon {
   Result<void> open_events();
   Result<void> read_what_waits();
   void read_dns_events(std::size_t max);
+  Result<void> watch_events();
   void drain_events();
   void drain_dns_events();
   void drain_tally();
@@ -196,6 +197,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<audit::EventReader> events_;
   std::unique_ptr<audit::RingReader> dns_events_;
   EventLoop::TimerId events_timer_ = 0;
+  bool in_flood_ = false;  // events_ is read by the timer alone
   EventLoop::TimerId dns_timer_ = 0;
   EventLoop::TimerId tally_timer_ = 0;
   EventLoop::TimerId settle_timer_ = 0;
