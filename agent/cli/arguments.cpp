@@ -140,6 +140,8 @@ int run(int argc, const char* const* argv, Streams io) {
   exec_command->add_option("--summary", exec_options.summary,
                            "File for the list of refusals, '-' for standard output (default: "
                            "standard error, if there are any)");
+  exec_command->add_option("--records", exec_options.records,
+                           "File for the audit records, one line of JSON each");
   exec_command->add_option("--user", exec_options.user,
                            "Run the command as this user (default: whoever calls)");
   exec_command->add_option("--egressd", exec_options.egressd,

@@ -118,6 +118,7 @@ class Run {
   void notice_agent();
   [[nodiscard]] std::optional<std::uint64_t> denials_counted() const;
   ExecSummary collect(ExecSummary::Outcome& outcome);
+  bool copy_records();
   int summarize(int exit_code);
   void clean_up();
   std::optional<signalfd_siginfo> next_signal() const;
@@ -127,6 +128,7 @@ class Run {
   bool audit_ = false;
   std::optional<User> user_;
   std::ofstream summary_file_;
+  std::ofstream records_file_;
 
   sigset_t mask_before_{};
   struct sigaction pipe_before_{};
@@ -321,10 +323,19 @@ ExecSummary Run::collect(ExecSummary::Outcome& outcome) {
   }
 }
 
+// Of an empty log nothing is copied, which operator<< would take for an error.
+bool Run::copy_records() {
+  std::ifstream log(agent_->audit_log(), std::ios::binary);
+  if (log.peek() != std::ifstream::traits_type::eof()) records_file_ << log.rdbuf();
+  return static_cast<bool>(records_file_.flush());
+}
+
 int Run::summarize(int exit_code) {
   ExecSummary::Outcome outcome{
       .audit = audit_, .exit_code = exit_code, .counted = 0, .incomplete = {}};
   const ExecSummary summary = collect(outcome);
+  if (!options_.records.empty() && !copy_records())
+    return fail("the records could not be written to " + options_.records);
   const bool silent = options_.summary.empty() && !options_.json && summary.total() == 0 &&
                       outcome.counted == 0 && outcome.incomplete.empty();
   if (silent) return exit_code;
@@ -379,6 +390,10 @@ int Run::run() {
   if (!options_.summary.empty() && options_.summary != "-") {
     summary_file_.open(options_.summary);
     if (!summary_file_) return fail(Error::from_errno("open " + options_.summary));
+  }
+  if (!options_.records.empty()) {
+    records_file_.open(options_.records, std::ios::binary);
+    if (!records_file_) return fail(Error::from_errno("open " + options_.records));
   }
   const auto parsed = policy::load_policy(options_.policy, policy::TagCatalog::builtin());
   for (const auto& d : parsed ? parsed->warnings : parsed.error())

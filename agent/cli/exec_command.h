@@ -20,6 +20,7 @@ struct ExecOptions {
   std::string policy = kDefaultPolicy;
   bool audit = false;   // record instead of refusing, whatever the policy says
   std::string summary;  // file, "-" for standard output; empty: standard error, if there is any
+  std::string records;  // file for the audit records, as `learn` reads them; empty: none
   std::string egressd;  // the agent's program; empty: beside this one, else in PATH
   std::string user;     // who the command runs as; empty: the caller
   bool json = false;    // form of the summary

@@ -121,6 +121,8 @@ std::string to_json(const StatusReport& report) {
   json["generation"] = report.generation;
   json["policy_path"] = report.policy_path;
   json["policy_hash"] = report.policy_hash;
+  json["last_reload_worked"] = report.reload_worked;
+  json["last_good_reload"] = audit::format_time(report.last_good_reload);
   json["cgroup"] = report.cgroup;
   json["pid"] = ::getpid();
   json["uptime_seconds"] = report.uptime.count();

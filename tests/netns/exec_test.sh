@@ -79,9 +79,14 @@ check "the summary as JSON" says '"exit_code":3,"total":1,"recorded":1' "$SANDBO
 check "… with the denial" says '"verdict":"denied","destination":"198.51.100.9","port":22' \
   "$SANDBOX_DIR/summary"
 
-run --audit -- "$PROBE" tcp 198.51.100.9 22
+run --audit --records "$SANDBOX_DIR/seen.jsonl" -- "$PROBE" tcp 198.51.100.9 22
 check "audit lets it pass: $(both)" grep -q ^ok "$OUT"
 check "… and lists it: $(<"$ERR")" grep -qE '^ +1 +198\.51\.100\.9:22/tcp +- +default_deny' "$ERR"
+check "the records are kept" python3 ../support/check_records.py \
+  ../../deploy/schema/audit-record-1.json "$SANDBOX_DIR/seen.jsonl" destination exe
+check "… for learn" "$EGRESSCTL" learn --from "$SANDBOX_DIR/seen.jsonl" --policy "$POLICY"
+run --records /no/such/file -- true
+check "125 where they cannot be kept: $(<"$ERR")" test "$status" -eq 125
 expect_nothing_left "audit"
 
 # shellcheck disable=SC2016

@@ -14,6 +14,8 @@ TEST(Status, CountersGoByTheNamesOfTheirReasons) {
   report.counters.stats[EGRESSD_STAT_EVENTS_LOST] = 2;
   const auto json = nlohmann::json::parse(to_json(report));
   EXPECT_EQ(json["mode"], "enforce");
+  EXPECT_EQ(json["last_reload_worked"], true);
+  EXPECT_EQ(json["last_good_reload"], "1970-01-01T00:00:00.000000Z");
   EXPECT_EQ(json["counters"]["default_deny"], 5);
   EXPECT_EQ(json["stats"]["events_lost"], 2);
 }
