@@ -83,8 +83,8 @@ int status(const DaemonOptions& options, Streams io) {
     return kOk;
   }
   std::vector<std::vector<std::string>> rows;
-  for (const auto* key : {"mode", "generation", "policy_path", "policy_hash", "last_good_reload", "cgroup",
-                          "pid"})
+  for (const auto* key :
+       {"mode", "generation", "policy_path", "policy_hash", "last_good_reload", "cgroup", "pid"})
     rows.push_back({key, text_of(j, key)});
   const auto uptime = number_of(j, "uptime_seconds");
   rows.push_back({"uptime", !uptime ? "-" : *uptime > 0 ? format_seconds(*uptime) : "0s"});
