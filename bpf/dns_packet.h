@@ -205,7 +205,7 @@ static __always_inline void dns_report(struct __sk_buff *skb, struct dns_scratch
 	e->generation = egressd_generation();
 	dns_identify(skb, e);
 	/* Half of the buffer is for what the agent has to know: refusals are counted anyway. */
-	if (kind == EGRESSD_DNS_EVENT_DENIED &&
+	if ((kind == EGRESSD_DNS_EVENT_DENIED || kind == EGRESSD_DNS_EVENT_OBSERVED) &&
 	    bpf_ringbuf_query(&egressd_devents, BPF_RB_AVAIL_DATA) > 1 << 19) {
 		dns_lost(kind, outcome);
 		return;
@@ -272,23 +272,27 @@ __weak __noinline int dns_ask(struct __sk_buff *skb, __u32 slot, __u64 cookie, _
 	asm volatile("" ::: "memory");
 	if (s->token != token)
 		return 2;
-	if (outcome == EGRESSD_DNS_ASKED) {
-		asked.key.cookie = cookie ? cookie : bpf_get_socket_cookie(skb);
-		asked.asked_ns = bpf_ktime_get_boot_ns();
-		asked.ifindex = skb->ifindex;
-		asked.pad = 0;
-		/* Twice: the LRU finds nothing to give up if another CPU is at it. */
-		if (bpf_map_update_elem(&egressd_dasked, &asked.key, &asked, BPF_ANY) &&
-		    bpf_map_update_elem(&egressd_dasked, &asked.key, &asked, BPF_ANY))
-			dns_count(EGRESSD_DNS_PENDING_FAILED);
-		dns_count(outcome);
-		return DNS_PASS;
-	}
 	if (outcome == EGRESSD_DNS_ASKED_NO_GRANT) {
 		dns_count(outcome);
 		return DNS_PASS;
 	}
-	return dns_refuse(skb, slot, outcome, proto);
+	if (outcome != EGRESSD_DNS_ASKED) {
+		if (dns_refuse(skb, slot, outcome, proto) != DNS_PASS)
+			return DNS_DROP;
+		/* What the mode lets pass has a name on record as well. */
+		if (outcome != EGRESSD_DNS_DENIED_NAME || !asked.observed)
+			return DNS_PASS;
+	}
+	asked.key.cookie = cookie ? cookie : bpf_get_socket_cookie(skb);
+	asked.asked_ns = bpf_ktime_get_boot_ns();
+	asked.ifindex = skb->ifindex;
+	/* Twice: the LRU finds nothing to give up if another CPU is at it. */
+	if (bpf_map_update_elem(&egressd_dasked, &asked.key, &asked, BPF_ANY) &&
+	    bpf_map_update_elem(&egressd_dasked, &asked.key, &asked, BPF_ANY))
+		dns_count(EGRESSD_DNS_PENDING_FAILED);
+	if (outcome == EGRESSD_DNS_ASKED)
+		dns_count(outcome);
+	return DNS_PASS;
 }
 
 static __always_inline __u64 dns_take_token(struct dns_scratch *s)
@@ -359,6 +363,9 @@ __weak __noinline int dns_in_message(struct __sk_buff *skb, __u32 slot, __u64 co
 		dns_report(skb, s, EGRESSD_DNS_EVENT_LEARNED, outcome, EGRESSD_ACTION_ALLOW, proto);
 	else if (outcome == EGRESSD_DNS_TOO_LARGE)
 		dns_report(skb, s, EGRESSD_DNS_EVENT_TOO_LARGE, outcome, EGRESSD_ACTION_ALLOW,
+			   proto);
+	else if (outcome == EGRESSD_DNS_OBSERVED)
+		dns_report(skb, s, EGRESSD_DNS_EVENT_OBSERVED, outcome, EGRESSD_ACTION_ALLOW,
 			   proto);
 	return outcome;
 }

@@ -133,6 +133,9 @@ class DaemonImpl final : public Daemon {
   void on_dns_event(std::span<const std::uint8_t> entry);
   void on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
                       std::span<const std::uint8_t> message);
+  void on_dns_observed(const egressd_dns_event& event, const dns::Question& question,
+                       std::span<const std::uint8_t> message);
+  [[nodiscard]] BootTime expiry_of(const dns::Answer& answer) const;
   [[nodiscard]] bool rightly_learned(const egressd_dns_event& event, const std::string& fqdn) const;
   AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);

@@ -55,13 +55,15 @@ bool LearnedNames::explains(const enforce::LearnedAddress& grant) const {
                              [&](const Origin& origin) { return origin.expires >= grant.expires; });
 }
 
-std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address) const {
+std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address,
+                                             std::uint64_t cgroup_id) const {
   const auto it = addresses_.find(address);
   if (it == addresses_.end()) return {};
   std::vector<const Origin*> origins;
   for (const auto& [key, entry] : it->second) origins.push_back(&entry.origin);
-  std::ranges::stable_sort(origins, std::ranges::greater{},
-                           [](const Origin* o) { return o->expires; });
+  std::ranges::stable_sort(origins, std::ranges::greater{}, [cgroup_id](const Origin* o) {
+    return std::pair(cgroup_id != 0 && o->asker.cgroup_id == cgroup_id, o->expires);
+  });
   std::vector<std::string> names;
   for (const Origin* origin : origins) {
     if (std::ranges::find(names, origin->fqdn) == names.end()) names.push_back(origin->fqdn);

@@ -32,6 +32,8 @@ struct Asker {
 class LearnedNames {
  public:
   static constexpr std::size_t kMaxOrigins = 65536;
+  // In place of a pattern's number: the name has no rule, its addresses are known and not granted.
+  static constexpr std::uint32_t kNoPattern = 0;
 
   struct Origin {
     std::string fqdn;
@@ -54,8 +56,10 @@ class LearnedNames {
                                             std::uint32_t name_id) const;
   // True if the names origins() tells account for the whole grant: one of them gave it its end.
   [[nodiscard]] bool explains(const enforce::LearnedAddress& grant) const;
-  // Names the address is known by, the one believed longest first.
-  [[nodiscard]] std::vector<std::string> fqdns(const net::IpAddress& address) const;
+  // Names the address is known by, best guess first: those asked for from the cgroup of this id (0:
+  // any), of these the one believed longest.
+  [[nodiscard]] std::vector<std::string> fqdns(const net::IpAddress& address,
+                                               std::uint64_t cgroup_id = 0) const;
   // By which names `fqdn` came to the address in the latest answer; empty if directly.
   [[nodiscard]] std::vector<std::string> cname_chain(const net::IpAddress& address,
                                                      std::string_view fqdn) const;

@@ -32,7 +32,7 @@ audit::Record Recorder::record_of(const egressd_event& event, std::uint64_t coun
   net::IpAddress::Bytes bytes{};
   std::ranges::copy(event.daddr.addr, bytes.begin());
   const net::IpAddress destination(bytes);
-  known.fqdns = names_.fqdns(destination);
+  known.fqdns = names_.fqdns(destination, event.cgroup_id);
   if (!known.fqdns.empty())
     known.cname_chain = names_.cname_chain(destination, known.fqdns.front());
   return audit::make_record(event, known);
