@@ -67,6 +67,9 @@ class DaemonImpl final : public Daemon {
 
   Result<void> start();
   Result<void> reload() override;
+  void stopping() override {
+    if (trial_) (void)roll_back();  // if it fails, the next start does it
+  }
   void reopen_audit_log() override {
     if (auto r = recorder_->reopen(); !r) spdlog::error("{}", r.error().message);
   }
@@ -161,6 +164,7 @@ class DaemonImpl final : public Daemon {
   std::string policy_hash_;
   Trial::Text policy_text_;
   std::optional<Trial> trial_;
+  std::string seen_before_trial_;   // policy_seen_ when it began
   bool trial_left_behind_ = false;  // by an earlier agent
   std::string trial_error_;  // why it cannot be rolled back; empty if it can, as far as is known
   EventLoop::TimerId trial_timer_ = 0;
@@ -175,6 +179,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<FileWatch> policy_watch_;
   std::string policy_seen_;  // hash of the file when it was last looked at; empty if not readable
   EventLoop::TimerId policy_timer_ = 0;
+  std::optional<BootTime> policy_held_;  // since when it is only not read as somebody writes it
   LearnedNames learned_;
   std::set<std::string> guarded_;  // "name -> address" already warned of
   std::unique_ptr<LocalAddresses> local_addresses_;
