@@ -164,8 +164,9 @@ class DaemonImpl final : public Daemon {
   std::string policy_hash_;
   Trial::Text policy_text_;
   std::optional<Trial> trial_;
-  std::string seen_before_trial_;   // policy_seen_ when it began
-  bool trial_left_behind_ = false;  // by an earlier agent
+  std::string seen_before_trial_;  // policy_seen_ when it began
+  // What this start makes of a trial that an earlier agent left behind.
+  std::optional<audit::Notice::Event> trial_left_behind_;
   std::string trial_error_;  // why it cannot be rolled back; empty if it can, as far as is known
   EventLoop::TimerId trial_timer_ = 0;
   std::string reload_error_;  // what came of the last reload; empty if it worked

@@ -142,7 +142,16 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   auto file = read_policy();
   auto before = Trial::left_behind(trial_path());
   if (!before) return file;
-  trial_left_behind_ = true;
+  trial_left_behind_ = audit::Notice::Event::TrialRolledBack;
+  if (file && *file->text != *before) {
+    // Edited since, or confirmed by an agent that died before it had forgotten the trial.
+    trial_left_behind_ = audit::Notice::Event::TrialReplaced;
+    spdlog::warn(
+        "the agent ended while a policy was on trial: {}, which was changed since, is in "
+        "force instead",
+        options_.policy_path);
+    return file;
+  }
   if (!file) {
     auto kept = parse(std::move(*before), options_.policy_path);
     if (!kept) return file;

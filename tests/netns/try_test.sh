@@ -79,6 +79,17 @@ start_egressd "$POLICY"
 only $ONE $TWO "rolled back to what was kept"
 policy $ONE | write_policy
 
+# What is in force then may be neither: nothing is said to be rolled back that is not.
+check "try" ctl try "$next" --for 1h
+stop_egressd KILL
+policy 203.0.113.0/24 | write_policy
+start_egressd "$POLICY"
+expect_ok "the file that was changed meanwhile" tcp 203.0.113.7 22
+check "told" grep -q "which was changed since, is in force instead" "$SANDBOX_DIR/egressd.log"
+check "… and on record" test "$(tail -n 1 "$SANDBOX_AUDIT" | audit_field event)" = trial_replaced
+policy $ONE | write_policy
+check "changed back" wait_until 5 allowed $ONE
+
 chmod 640 "$POLICY"
 check "try" ctl try "$next" --for 2s
 check "confirm" ctl confirm
@@ -128,7 +139,7 @@ stop_egressd
 check "rolled back without an agent" allowed $TWO
 start_egressd "$POLICY"
 records=../../deploy/schema/audit-record-1.json
-check "the end of each trial is on record: $(events)" test "$(events | wc -w)" -eq 19
+check "the end of each trial is on record: $(events)" test "$(events | wc -w)" -eq 21
 check "… confirmed" grep -q "trial_started trial_confirmed " <<<"$(events)"
 check "… replaced" grep -q "trial_started trial_replaced " <<<"$(events)"
 check "… and valid by the schema" python3 ../support/check_records.py "$records" "$SANDBOX_AUDIT" event until policy
