@@ -53,6 +53,7 @@ Result<void> run(const egressd::daemon::Options& options) {
     signalfd_siginfo info{};
     while (::read(signals->get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
       if (info.ssi_signo != SIGHUP) {
+        (*daemon)->stopping();
         spdlog::info("stopping; what is in force stays in force ('egressctl detach' ends it)");
         (*loop)->stop();
         return;

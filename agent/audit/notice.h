@@ -13,7 +13,7 @@ struct Notice {
   enum class Event {
     Gap,               // count, cause, reason
     BreakGlassOpened,  // uid, comment, until
-    BreakGlassClosed,  // uid and comment of the opening; until: absent
+    BreakGlassClosed,  // uid and comment of the opening, if known; until: absent
     TrialStarted,      // policy, until
     TrialConfirmed,    // policy
     TrialReplaced,     // policy; the policy file was changed meanwhile

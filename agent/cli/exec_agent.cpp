@@ -95,6 +95,8 @@ Result<PrivateAgent> PrivateAgent::start(const Options& options) {
                                  "--socket",      options.dir + "/control.sock",
                                  "--audit-log",   options.dir + "/audit.jsonl",
                                  "--log-level",   "warning"};
+  // They are the machine's agent's, which may only be starting.
+  words.insert(words.end(), {"--metrics-listen", "off"});
   if (options.audit) words.insert(words.end(), {"--mode", "audit"});
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

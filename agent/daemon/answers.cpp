@@ -13,6 +13,7 @@ namespace egressd::daemon {
 namespace {
 
 constexpr seconds kLongestTrial{86400};
+constexpr seconds kLongWrite{2};
 constexpr std::size_t kShownDenials = 5;
 
 KnownName known_name(const ListEntry& entry) {
@@ -228,6 +229,11 @@ StatusReport DaemonImpl::quick_report() {
     report.warnings.push_back("on trial for another " + std::to_string(report.trial_for.count()) +
                               " s: " + report.trial + "; `egressctl confirm` keeps it");
   }
+  if (policy_held_ && clock_.now() - *policy_held_ > kLongWrite)
+    report.warnings.push_back(
+        "a process keeps " + options_.policy_path +
+        " open for writing (`fuser -v` tells which): what it changed is read when that closes it, "
+        "or at once by `egressctl reload`");
   if (!trial_error_.empty()) report.warnings.push_back(trial_error_);
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());

@@ -124,7 +124,7 @@ Result<void> DaemonImpl::start() {
     spdlog::warn("changes of {} are seen late: {}", options_.policy_path,
                  policy_watch.error().message);
   if (auto r = put_in_force(std::move(*file)); !r) return r;
-  if (trial_left_behind_) note_trial(audit::Notice::Event::TrialRolledBack);
+  if (trial_left_behind_) note_trial(*trial_left_behind_);
   Trial::forget(trial_path());
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {

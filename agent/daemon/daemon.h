@@ -43,6 +43,8 @@ class Daemon {
   // Reads the policy file again. On error (returned and shown by `status`) the policy in force
   // stays in force, unless the error says that the new one is.
   virtual Result<void> reload() = 0;
+  // Before an end that was asked for: a trial is rolled back now, as nobody would do it in time.
+  virtual void stopping() = 0;
   // Goes on in a new audit file after log rotation.
   virtual void reopen_audit_log() = 0;
 

@@ -67,6 +67,9 @@ class DaemonImpl final : public Daemon {
 
   Result<void> start();
   Result<void> reload() override;
+  void stopping() override {
+    if (trial_) (void)roll_back();  // if it fails, the next start does it
+  }
   void reopen_audit_log() override {
     if (auto r = recorder_->reopen(); !r) spdlog::error("{}", r.error().message);
   }
@@ -164,7 +167,9 @@ class DaemonImpl final : public Daemon {
   std::string policy_hash_;
   Trial::Text policy_text_;
   std::optional<Trial> trial_;
-  bool trial_left_behind_ = false;  // by an earlier agent
+  std::string seen_before_trial_;  // policy_seen_ when it began
+  // What this start makes of a trial that an earlier agent left behind.
+  std::optional<audit::Notice::Event> trial_left_behind_;
   std::string trial_error_;  // why it cannot be rolled back; empty if it can, as far as is known
   EventLoop::TimerId trial_timer_ = 0;
   std::string reload_error_;  // what came of the last reload; empty if it worked
@@ -178,6 +183,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<FileWatch> policy_watch_;
   std::string policy_seen_;  // hash of the file when it was last looked at; empty if not readable
   EventLoop::TimerId policy_timer_ = 0;
+  std::optional<BootTime> policy_held_;  // since when it is only not read as somebody writes it
   LearnedNames learned_;
   std::set<std::string> guarded_;  // "name -> address" already warned of
   std::unique_ptr<LocalAddresses> local_addresses_;

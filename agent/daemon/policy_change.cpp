@@ -142,7 +142,16 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   auto file = read_policy();
   auto before = Trial::left_behind(trial_path());
   if (!before) return file;
-  trial_left_behind_ = true;
+  trial_left_behind_ = audit::Notice::Event::TrialRolledBack;
+  if (file && *file->text != *before) {
+    // Edited since, or confirmed by an agent that died before it had forgotten the trial.
+    trial_left_behind_ = audit::Notice::Event::TrialReplaced;
+    spdlog::warn(
+        "the agent ended while a policy was on trial: {}, which was changed since, is in "
+        "force instead",
+        options_.policy_path);
+    return file;
+  }
   if (!file) {
     auto kept = parse(std::move(*before), options_.policy_path);
     if (!kept) return file;
@@ -166,12 +175,14 @@ void DaemonImpl::follow_policy_file() {
   if (kind != std::filesystem::file_type::regular && kind != std::filesystem::file_type::not_found)
     return;
   if (FileWatch::is_being_written(options_.policy_path)) {
+    if (!policy_held_) policy_held_ = clock_.now();
     policy_timer_ = loop_.after(kPolicyDelay, [this] {
       policy_timer_ = 0;
       follow_policy_file();
     });
     return;
   }
+  policy_held_.reset();
   auto text = policy::read_policy_file(options_.policy_path);
   const std::string seen = text ? fingerprint(*text) : "";
   if (seen == policy_seen_) return;
@@ -206,6 +217,11 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
 
 Result<void> DaemonImpl::begin_trial(const std::string& path, seconds duration) {
   follow_policy_file();  // only what changes from now on ends the trial
+  // Nor may the agent wait for whoever writes into a pipe.
+  if (std::error_code ec;
+      std::filesystem::exists(path, ec) && !std::filesystem::is_regular_file(path, ec))
+    return std::unexpected(
+        Error::of(path + " is no regular file: write the policy to one, and try that"));
   auto text = policy::read_policy_file(path);
   if (!text) return refused(text.error());
   auto file = parse(std::move(*text), path);
@@ -222,6 +238,7 @@ Result<void> DaemonImpl::begin_trial(const std::string& path, seconds duration) 
   }
   end_trial_timer();
   trial_ = std::move(*trial);
+  seen_before_trial_ = policy_seen_;
   if (!changed) {
     (void)roll_back();
     return changed;
@@ -259,7 +276,13 @@ Result<void> DaemonImpl::roll_back() {
 }
 
 Result<void> DaemonImpl::confirm_trial() {
+  follow_policy_file();  // what was written there meanwhile is not to be lost
   if (!trial_) return std::unexpected(Error::of("no policy is on trial"));
+  if (policy_seen_ != seen_before_trial_ || policy_held_)
+    return std::unexpected(Error::of(
+        "the trial goes on: " + options_.policy_path + " has been changed since it began" +
+        (policy_held_ ? ", and is still open for writing" : ", but cannot be put in force") +
+        "; to keep what is on trial nevertheless, copy " + trial_->path() + " there"));
   if (auto r = trial_->keep(options_.policy_path); !r)
     return std::unexpected(
         std::move(r.error()).context("the trial goes on, and will be rolled back: the policy file "

@@ -57,6 +57,9 @@ check "in a cgroup below the caller's" grep -q "^0::.*/${SANDBOX_CGROUP##*/}/egr
 check "… and nothing is said" test ! -s "$ERR"
 expect_nothing_left "allowed"
 
+run -- curl -s http://127.0.0.1:9477/healthz
+check "no metrics: they are of the machine's agent" test "$status" -eq 7
+
 # shellcheck disable=SC2016
 run -- sh -c '"$0" tcp 198.51.100.9 22; "$0" tcp 198.51.100.9 22; "$0" resolve other.example 22; exit 42' \
   "$PROBE"

@@ -106,6 +106,26 @@ TEST(LearnedNames, BeyondTheBoundThePatternWithTheMostForgetsTheOneHeardLongestA
   EXPECT_EQ(names.size(), 0u);
 }
 
+TEST(LearnedNames, AnAddressOfAWholeZoneKeepsTheNamesHeardLast) {
+  LearnedNames names;
+  names.record(answer("exact.example"), {{kAddress, 2, seconds(50)}});
+  constexpr int kAsked = 1000;
+  for (int i = 0; i < kAsked; ++i) {
+    auto a = answer("n" + std::to_string(i) + ".zone.example");
+    a.heard = seconds(i);
+    names.record(a, {{kAddress, 1, seconds(100 + i)}});
+  }
+  EXPECT_EQ(names.origins(kAddress, 1).size(), LearnedNames::kMaxNames);
+  EXPECT_EQ(names.origins(kAddress, 2).size(), 1u);
+  EXPECT_EQ(names.size(), LearnedNames::kMaxNames + 1);
+  const auto told = names.fqdns(kAddress);
+  ASSERT_EQ(told.size(), LearnedNames::kMaxTold);
+  EXPECT_EQ(told.front(), "n999.zone.example");
+  EXPECT_TRUE(names.explains({kAddress, 1, seconds(100 + kAsked - 1)}));
+  names.forget(seconds(10'000));
+  EXPECT_EQ(names.size(), 0u);
+}
+
 TEST(LearnedNames, WhoAskedLastIsKnown) {
   LearnedNames names;
   names.record(answer("a.example"), {{kAddress, 1, seconds(100)}}, {12, 1000, 7, "curl"});
