@@ -65,7 +65,8 @@ Value value_of(const CLI::Option& option, const std::string& name, const std::st
   if (auto words = choices(option.get_type_name()); !words.empty()) return {Words, words};
   static const std::map<std::string, Value::Kind> kKinds{
       {"--bpffs", Directory}, {"--cgroup", Directory}, {"--state-dir", Directory},
-      {"--user", User},       {"COMMAND", Command},    {"DEST", None}};
+      {"--user", User},       {"COMMAND", Command},    {"DEST", None},
+      {"TARGET", None},       {"--reason", None},      {"--name", None}};
   if (path == "tags show" && name == "NAME") {
     Value tags{Words};
     for (const auto& tag : policy::TagCatalog::builtin().tags()) tags.words.push_back(tag.name);

@@ -25,6 +25,9 @@ CASES = [
     ("exec --use\tnobod\t -- egressd_unique_co\t", ["exec", "--user", "nobody", "--", "egressd_unique_command"]),
     ("exec --policy policy.yaml egressd_unique_co\t--not-ours pol\t",
      ["exec", "--policy", "policy.yaml", "egressd_unique_command", "--not-ours", "policy.yaml"]),
+    ("learn --from pol\t --name pol\t", ["learn", "--from", "policy.yaml", "--name", "pol"]),
+    ("open --bpffs dire\t --reason pol\t", ["open", "--bpffs", "directory", "--reason", "pol"]),
+    ("explain --bp\tdire\t pol\t", ["explain", "--bpffs", "directory", "pol"]),
     ("completion zs\t", ["completion", "zsh"]),
 ]
 
