@@ -256,6 +256,7 @@ void DaemonImpl::drain_tally() {
     recorder_->lost_in_kernel(reason, count);
   };
   if (auto r = backend_->drain_lost(lost); !r) spdlog::error("{}", r.error().message);
+  recorder_->write_repeated();
   recorder_->asked_for_losses();
   follow_break_glass();
   tally_timer_ = loop_.after(kTallyEvery, [this] { drain_tally(); });

@@ -923,8 +923,11 @@ class PolicyReader {
                                  });
                                }) &&
            std::ranges::all_of(rule.ports, [&](const net::PortRange& p) {
+             // A DNS port by itself opens what a range leaves closed.
+             const bool dns =
+                 p.first == p.last && std::ranges::find(kDnsPorts, p.first) != kDnsPorts.end();
              return std::ranges::any_of(by.ports, [&](const net::PortRange& q) {
-               return q.first <= p.first && p.last <= q.last;
+               return q.first <= p.first && p.last <= q.last && (!dns || q.first == q.last);
              });
            });
   }
