@@ -206,6 +206,12 @@ void Batch::flush_chain(std::string_view name) {
   end();
 }
 
+void Batch::flush_chains() {
+  nlmsghdr* header = begin(NFT_MSG_DELRULE, 0, "empty all chains");
+  ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, kTable);
+  end();
+}
+
 void Batch::add_rule(std::string_view chain, const Rule& rule) {
   ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_TABLE, kTable);
   ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_CHAIN, std::string(chain).c_str());
@@ -268,6 +274,12 @@ void Batch::add_element(const Set& set, const Element& element) {
 
 void Batch::delete_element(const Set& set, const Element& element) {
   put_element(NFT_MSG_DELSETELEM, 0, set, element);
+}
+
+void Batch::make_sure_of_element(const Set& set, const Element& element) {
+  close_elements();
+  put_element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, element);
+  close_elements();
 }
 
 std::vector<char>& Batch::finish() {
