@@ -83,6 +83,12 @@ int main(int argc, char** argv) {
   run_command->add_option(
       "--cgroup", options.cgroup_path,
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");
+  run_command
+      ->add_option("--backend", options.backend,
+                   "What enforces: programs in the kernel, or nftables (no wildcards, no DNS "
+                   "questions judged)")
+      ->check(CLI::IsMember({"bpf", "nft"}))
+      ->capture_default_str();
   run_command->add_option("--state-dir", options.state_dir, "What must survive a restart")
       ->capture_default_str();
   run_command->add_option("--bpffs", options.bpffs_dir, "Where kernel objects are pinned")

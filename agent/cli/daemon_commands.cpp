@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "control/client.h"
+#include "enforce/nft_table.h"
 #include "enforce/pins.h"
 
 namespace egressd::cli {
@@ -199,6 +200,12 @@ int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams i
       return kFailed;
     }
     removed = std::move(*r);
+    const auto table = enforce::remove_nft_table();
+    if (!table) {
+      io.err << "egressctl: " << printable(table.error().message) << '\n';
+      return kFailed;
+    }
+    if (*table) removed.emplace_back("table inet egressd (deleted)");
   }
   if (options.json) {
     io.out << dump({{"by", by_daemon ? "daemon" : "egressctl"}, {"removed", removed}}) << '\n';

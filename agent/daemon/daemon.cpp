@@ -10,6 +10,7 @@
 #include "daemon/daemon_impl.h"
 #include "enforce/bpf_backend.h"
 #include "enforce/cgroup.h"
+#include "enforce/nft_backend.h"
 #include "enforce/pins.h"
 
 namespace egressd::daemon {
@@ -46,6 +47,21 @@ void DaemonImpl::keep_resolved() {
   resolver_->set_names(std::move(names));
 }
 
+Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
+  if (options_.backend == "nft") {
+    spdlog::warn(
+        "nftables judges no DNS questions: every name may be asked at the trusted resolvers, "
+        "whatever dns.filter says");
+    return enforce::open_nft_backend(
+        {.cgroup_path = options_.cgroup_path, .max_learned = options_.max_learned});
+  }
+  enforce::BpfOptions bpf;
+  bpf.cgroup_path = options_.cgroup_path;
+  bpf.bpffs_dir = options_.bpffs_dir;
+  bpf.max_learned = options_.max_learned;
+  return enforce::open_bpf_backend(std::move(bpf));
+}
+
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
   auto file = policy_to_start_with();
@@ -72,11 +88,7 @@ Result<void> DaemonImpl::start() {
   if (!lock) return std::unexpected(std::move(lock.error()));
   pins_lock_ = std::move(*lock);
 
-  enforce::BpfOptions bpf;
-  bpf.cgroup_path = options_.cgroup_path;
-  bpf.bpffs_dir = options_.bpffs_dir;
-  bpf.max_learned = options_.max_learned;
-  auto backend = enforce::open_bpf_backend(std::move(bpf));
+  auto backend = open_backend();
   if (!backend) return std::unexpected(std::move(backend.error()));
   backend_ = std::move(*backend);
   const auto found = backend_->generation();
@@ -172,6 +184,10 @@ Result<void> DaemonImpl::open_sink() {
 }
 
 Result<void> DaemonImpl::open_events() {
+  if (backend_->denials_fd() >= 0) {
+    drain_tally();
+    return watch_events();
+  }
   auto reader = audit::EventReader::open(backend_->events_fd(), [this](const egressd_event& event) {
     ++seen_.denials;
     recorder_->refused(event);
@@ -216,7 +232,11 @@ Result<void> DaemonImpl::read_what_waits() {
 }
 
 Result<void> DaemonImpl::watch_events() {
-  return loop_.watch(events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
+  return loop_.watch(denials_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
+}
+
+int DaemonImpl::denials_fd() const {
+  return events_ ? events_->epoll_fd() : backend_->denials_fd();
 }
 
 // In a burst the kernel wakes us once per EGRESSD_WAKE_NS only: what came after is fetched by
@@ -224,12 +244,17 @@ Result<void> DaemonImpl::watch_events() {
 // meanwhile is counted, and neither the agent's CPU nor the disk is in the hands of whoever floods.
 void DaemonImpl::drain_events() {
   read_dns_events(kEverything);  // the names of what was refused
-  const auto taken = events_->poll();
+  const auto taken = events_ ? events_->poll()
+                             : backend_->read_denials(audit::EventReader::kMaxPerPoll,
+                                                      [this](const egressd_event& event) {
+                                                        ++seen_.denials;
+                                                        recorder_->refused(event);
+                                                      });
   if (!taken) spdlog::error("{}", taken.error().message);
   if (events_timer_ != 0) loop_.cancel(std::exchange(events_timer_, 0));
   const bool flood = taken && *taken == audit::EventReader::kMaxPerPoll;
   if (flood && !in_flood_) {
-    loop_.unwatch(events_->epoll_fd());
+    loop_.unwatch(denials_fd());
     in_flood_ = true;
   } else if (!flood && in_flood_) {
     if (auto r = watch_events(); !r)

@@ -57,7 +57,7 @@ class DaemonImpl final : public Daemon {
     for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
                              settle_timer_, policy_timer_, tally_timer_, trial_timer_})
       loop_.cancel(timer);
-    if (events_ && !in_flood_) loop_.unwatch(events_->epoll_fd());
+    if (backend_ && !in_flood_ && denials_fd() >= 0) loop_.unwatch(denials_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
     // Enforcement found in place or begun goes on; a start that came to nothing leaves nothing.
     if (backend_ && !adopted_ && !attached_) backend_->discard_unused();
@@ -113,11 +113,13 @@ class DaemonImpl final : public Daemon {
   Result<void> take_over(Result<PolicyFile> file);
   [[nodiscard]] std::string stub_alone_warning() const;
 
+  [[nodiscard]] Result<std::unique_ptr<enforce::Backend>> open_backend() const;
   Result<void> open_sink();
   Result<void> open_events();
   Result<void> read_what_waits();
   void read_dns_events(std::size_t max);
   Result<void> watch_events();
+  [[nodiscard]] int denials_fd() const;  // readable while there are events; -1: none yet
   void drain_events();
   void drain_dns_events();
   void drain_tally();

@@ -213,6 +213,7 @@ void DaemonImpl::sweep() {
 }
 
 void DaemonImpl::read_dns_events(std::size_t max) {
+  if (!dns_events_) return;
   if (auto r = dns_events_->poll(max); !r) spdlog::error("{}", r.error().message);
 }
 

@@ -71,6 +71,8 @@ check "… and arrives" wait_until 2 came_above dhcp "$dhcp"
 expect_errno EPERM default_deny "another broadcast" udp 255.255.255.255 69 --device up0
 check "… does not arrive" test "$(came other)" -eq 0
 
+# A pod's own namespace has no table of nftables: it is judged where the host forwards it (nft_host).
+if [[ $EGRESSD_BACKEND == nft ]]; then finish; fi
 on_host=$(declare -f probe)
 probe() { in_pod "$EGRESSD_PROBE" "$@"; }
 for address in 127.0.0.1 ::1 "$POD4" "$POD6"; do
