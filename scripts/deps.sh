@@ -17,6 +17,7 @@ sandbox_packages=(
 test_packages=(
   clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
   iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db strace prometheus
+  python3-pyte
 )
 # What scripts/kernel-matrix.sh boots other kernels with.
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
