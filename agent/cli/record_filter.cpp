@@ -44,16 +44,10 @@ std::expected<std::string, std::string> parse_text(std::string_view text) {
 }
 
 std::expected<std::string, std::string> parse_reason(std::string_view text) {
-  std::vector<std::string_view> known;
+  const auto known = refusal_reasons();
+  if (std::ranges::find(known, text) != known.end()) return std::string(text);
   std::string list;
-  for (std::uint32_t i = 0; i < EGRESSD_REASON_MAX; ++i) {
-    if (egressd_reason_is_deny(i) == 0) continue;
-    const std::string_view name = audit::reason_name(i);
-    if (name == audit::reason_name(EGRESSD_REASON_MAX)) continue;  // number without a meaning
-    if (name == text) return std::string(name);
-    known.push_back(name);
-    list += (list.empty() ? "" : ", ") + std::string(name);
-  }
+  for (const auto name : known) list += (list.empty() ? "" : ", ") + std::string(name);
   return std::unexpected(quoted(text) + " is none of " + list + policy::did_you_mean(text, known));
 }
 
@@ -76,6 +70,15 @@ CLI::Option* add(CLI::App& command, const std::string& name, const std::string& 
 }
 
 }  // namespace
+
+std::vector<std::string_view> refusal_reasons() {
+  std::vector<std::string_view> out;
+  const std::string_view nameless = audit::reason_name(EGRESSD_REASON_MAX);
+  for (std::uint32_t i = 0; i < EGRESSD_REASON_MAX; ++i)
+    if (egressd_reason_is_deny(i) != 0 && audit::reason_name(i) != nameless)
+      out.emplace_back(audit::reason_name(i));
+  return out;
+}
 
 std::expected<std::string, std::string> parse_name_glob(std::string_view text) {
   // Records have names as DNS writes them, without the last dot.

@@ -37,6 +37,9 @@ struct RecordFilter {
   [[nodiscard]] bool matches(const audit::Record& record) const;
 };
 
+// What --reason takes.
+std::vector<std::string_view> refusal_reasons();
+
 // Readers of option values; the error says what to write instead.
 std::expected<std::string, std::string> parse_name_glob(std::string_view text);
 std::expected<net::PortRange, std::string> parse_ports(std::string_view text);  // "443", "1-1023"

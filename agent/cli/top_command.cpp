@@ -67,6 +67,7 @@ class Top {
       const auto live = read_live_line(**line);
       if (!live) {
         error_ = "the daemon sent a line that is no JSON object";
+        error_code_ = kFailed;
         return true;
       }
       table_.add_lost(live->lost);
@@ -144,7 +145,7 @@ class Top {
   int gone() {
     screen_.reset();
     io_.err << "egressctl: " << printable(error_) << '\n';
-    return kNoDaemon;
+    return error_code_;
   }
 
   const TopOptions& options_;
@@ -155,6 +156,7 @@ class Top {
   std::optional<TopScreen> screen_;
   std::string event_;  // the latest that was no record
   std::string error_;  // why there will be no more lines
+  int error_code_ = kNoDaemon;
   bool shown_ = false;
   bool hung_up_ = false;
   Steady::time_point started_ = Steady::now();

@@ -105,8 +105,7 @@ const char* to_string(TopBy by) {
 std::string top_key(const audit::Record& record, TopBy by) {
   switch (by) {
     case TopBy::Process:
-      // By name, not by number: what repeats is counted in the kernel by cgroup and destination,
-      // and the number is that of one of several.
+      // By name, not by number: a script that runs curl again and again is one row.
       return (record.comm.empty() ? "?" : record.comm) +
              (record.uid ? " uid=" + std::to_string(*record.uid) : "");
     case TopBy::Pod:
@@ -188,7 +187,7 @@ std::vector<std::string> top_text(const TopTable& table, std::chrono::seconds ru
   titles.insert(titles.end(), {"LAST", heading(table.by())});
   if (table.by() != TopBy::Reason) titles.emplace_back("LAST REASON");
   if (table.by() != TopBy::Destination) titles.emplace_back("LAST DESTINATION");
-  if (table.by() != TopBy::Process) titles.emplace_back("LAST PROCESS");
+  titles.emplace_back("LAST PROCESS");
   rows.push_back(titles);
   for (const Row& row : table.rows(limit)) {
     const auto& latest = row.latest;
@@ -200,7 +199,7 @@ std::vector<std::string> top_text(const TopTable& table, std::chrono::seconds ru
     cells.push_back(row.key);
     if (table.by() != TopBy::Reason) cells.push_back(latest.reason);
     if (table.by() != TopBy::Destination) cells.push_back(destination_of(latest));
-    if (table.by() != TopBy::Process) cells.push_back(process_of(latest));
+    cells.push_back(process_of(latest));
     rows.push_back(std::move(cells));
   }
   std::ostringstream text;

@@ -5,6 +5,9 @@ import re
 import subprocess
 import sys
 
+# Sections whose options several commands have.
+COMMON = ("Common options", "Filters")
+
 found = []
 
 
@@ -53,7 +56,7 @@ def page(path):
                 section, heading = line[4:], None
             elif line.startswith(".Ss "):
                 heading = line[4:]
-                if section == "COMMANDS" or heading == "Common options":
+                if section == "COMMANDS" or heading in COMMON:
                     out[heading] = set()
             elif line.startswith(".It Fl ") and heading in out:
                 out[heading] |= {"-" + name for name in re.findall(r"\bFl (\S+)", line)}
@@ -69,7 +72,7 @@ def compare(program, path):
             if command and command[0] not in ("completion", "learn", "report") and "--json" not in options:
                 complain(f"egressctl {' '.join(command)} has no --json")
     headings = page(path)
-    common = headings.pop("Common options", set())
+    common = set().union(*(headings.pop(heading, set()) for heading in COMMON))
     described = {}
     for heading, options in headings.items():
         words = heading.split()

@@ -359,6 +359,16 @@ TEST_F(CommandTest, TopCountsVerdictsAndWhatIsMissing) {
   EXPECT_EQ(j["rows"][0]["destination"], "192.0.2.1:443/tcp");
 }
 
+TEST_F(CommandTest, WatchAndTopRefuseWhatIsNoObject) {
+  serve({control::ok_line(), record_to("192.0.2.1"), "[1]"});
+  for (const std::string command : {"watch", "top --for 1s"}) {
+    const auto r = run(command + " --socket " + socket.string());
+    EXPECT_EQ(r.code, 4) << command;
+    EXPECT_THAT(r.out, HasSubstr(" 192.0.2.1:443")) << command;
+    EXPECT_THAT(r.err, HasSubstr("no JSON object")) << command;
+  }
+}
+
 TEST_F(CommandTest, StatusShowsDnsCountsAndOnlyTheTroubleThereIs) {
   serve({control::ok_line(
       R"({"dns":{"asked":12,"learned":9,"denied_name":0,"address_full":0,"address_quota":4,)"
