@@ -83,10 +83,6 @@ constexpr bpf_cmd kBpfCommands[] = {BPF_MAP_CREATE,
 
 using Filter = std::unique_ptr<void, decltype([](scmp_filter_ctx f) { ::seccomp_release(f); })>;
 
-Error failed(const char* what, int negative_errno) {
-  return Error::from_errno(what, -negative_errno);
-}
-
 Result<void> drop_capabilities() {
   // Not all of them may be there: a container or a unit can have taken some away.
   if (::capng_get_caps_process() != 0)
@@ -107,6 +103,10 @@ Result<void> drop_capabilities() {
 }
 
 #ifndef EGRESSD_UNFILTERED
+Error failed(const char* what, int negative_errno) {
+  return Error::from_errno(what, -negative_errno);
+}
+
 // Collects rules; the first error stays.
 class Rules {
  public:
