@@ -19,6 +19,7 @@
 #include "enforce/nft_grants.h"
 #include "enforce/nft_rules.h"
 #include "enforce/nft_table.h"
+#include "enforce/uplinks.h"
 #include "nft/connection.h"
 #include "nft/nflog.h"
 #include "nft/sockets.h"
@@ -130,6 +131,7 @@ class NftBackend final : public Backend {
  private:
   Result<void> read_state();
   Result<void> note_old_connections();
+  void set_uplinks(nft::Batch& batch, const std::set<std::string>& uplinks) const;
   void flush_learned(nft::Batch& batch, const std::set<std::uint32_t>& listed) const;
 
   NftOptions options_;
@@ -147,6 +149,7 @@ class NftBackend final : public Backend {
   bool refilled_ = false;  // the sets of learned addresses are by grants_.forms()
   std::set<std::string> chains_;
   std::set<std::uint32_t> listed_;
+  std::set<std::string> uplinks_;  // as the kernel has them
   SystemClock clock_;
   // Denials and would-be denials an event was read of, by reason, since open(); likewise those told
   // as lost. What the counters stood at then.
@@ -236,6 +239,12 @@ void NftBackend::flush_learned(nft::Batch& batch, const std::set<std::uint32_t>&
   }
 }
 
+void NftBackend::set_uplinks(nft::Batch& batch, const std::set<std::string>& uplinks) const {
+  batch.flush_set(frame::uplinks());
+  for (const std::string& name : uplinks)
+    batch.add_element(frame::uplinks(), {.key = nft::KeyBytes::interface(name).bytes()});
+}
+
 Result<void> NftBackend::apply(const RuleSet& rules) {
   for (const RuleSet::Name& name : rules.names) {
     if (name.allows && name.pattern.find('*') != std::string::npos)
@@ -270,6 +279,8 @@ Result<void> NftBackend::apply(const RuleSet& rules) {
     }
   }
   next.add_to(batch);
+  const auto uplinks = find_uplinks();
+  set_uplinks(batch, uplinks);
   if (attached_) frame::add_hook_rules(batch, scope_);
   const auto forms_before = grants_.forms();
   if (refill) grants_.refill(batch, next.forms(), clock_.now());
@@ -285,6 +296,7 @@ Result<void> NftBackend::apply(const RuleSet& rules) {
     return std::unexpected(hinted(std::move(r.error())));
   }
   generation_ = rules.generation;
+  uplinks_ = uplinks;
   highest_name_id_ = highest;
   chains_ = next.chains();
   if (refill) listed_ = next.listed();
@@ -372,10 +384,14 @@ Result<std::size_t> NftBackend::expire(BootTime now) {
   if (now <= BootTime{0}) return 0;
   nft::Batch batch;
   const std::size_t freed = grants_.expire(batch, now, clock_.now());
+  // Seen here, by and by; until then what comes in by a new one is judged.
+  const auto uplinks = find_uplinks();
+  if (uplinks != uplinks_) set_uplinks(batch, uplinks);
   if (auto r = connection_->commit(batch); !r) {
     grants_.take_back();
     return std::unexpected(std::move(r.error()));
   }
+  uplinks_ = uplinks;
   grants_.keep();
   return freed;
 }

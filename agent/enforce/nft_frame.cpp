@@ -83,6 +83,7 @@ Set known(bool v4, std::uint32_t max_learned) {
 Set seen(bool v4, std::uint32_t max_learned) {
   return {.name = of_family("seen", v4), .key = address_key(v4), .size = max_learned};
 }
+Set uplinks() { return {.name = "uplinks", .key = Key::Interface}; }
 Set generation() { return {.name = "generation", .key = Key::Mark}; }
 Set names() { return {.name = "names", .key = Key::Mark}; }
 
@@ -108,6 +109,7 @@ void add_table(nft::Batch& batch, std::uint32_t max_learned) {
               {KeyBytes::of(Protocol::Icmp), KeyBytes::of(Protocol::Icmpv6)});
   add_members(batch, {.name = "dns_ports", .key = Key::Port},
               {KeyBytes::port(53), KeyBytes::port(853)});
+  batch.add_set(uplinks());
   batch.add_set(generation());
   batch.add_set(names());
   for (const bool v4 : {true, false}) {
@@ -136,7 +138,10 @@ void add_hook_rules(nft::Batch& batch, const Scope& scope) {
   });
   if (scope.whole_host) {
     batch.add_rule(kOutput, Rule().jump("judge"));
-    batch.add_rule(kForward, Rule().reply_direction().jump("answer"));
+    // What comes in is nobody's egress. It cannot be sent from a pod: that comes in by the pod's
+    // interface.
+    batch.add_rule(kForward, Rule().came_in_by(uplinks().name).counter("inbound").accept());
+    batch.add_rule(kForward, Rule().reply_direction().source_is_that_way().jump("answer"));
     batch.add_rule(kForward, Rule().jump("rules"));
     return;
   }

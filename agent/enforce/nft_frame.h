@@ -45,6 +45,7 @@ nft::Set ours(bool v4);       // not answers, though conntrack thinks so: likewi
 nft::Set allow(bool v4, std::uint32_t max_learned);
 nft::Set known(bool v4, std::uint32_t max_learned);
 nft::Set seen(bool v4, std::uint32_t max_learned);
+nft::Set uplinks();     // interfaces a default route leads to: what comes in there is from outside
 nft::Set generation();  // one element: the number in force
 nft::Set names();       // one element: the highest number of a name so far
 

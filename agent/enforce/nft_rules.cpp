@@ -215,7 +215,12 @@ void NftRules::add_to(nft::Batch& batch) const {
 
 // What leaves this host, before its rules are looked at.
 void NftRules::add_judge(nft::Batch& batch) const {
-  batch.add_rule("judge", Rule().reply_direction().jump("answer"));
+  // A socket may carry the address of another. Over loopback that would be a question from outside
+  // for conntrack, and what is said in the name of another is no answer of ours. The kernel does so
+  // itself, to reset a connection in the name of its peer.
+  batch.add_rule("judge",
+                 Rule().oif_loopback().source_is_local(false).has_user().go_to("deny_default"));
+  batch.add_rule("judge", Rule().reply_direction().source_is_local(true).jump("answer"));
   batch.add_rule("judge", Rule().has_user().go_to("rules"));
   batch.add_rule("judge", Rule().jump("kernel"));
   batch.add_rule("judge", Rule().go_to("rules"));

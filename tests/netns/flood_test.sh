@@ -60,7 +60,7 @@ round() {
     "$refused" "$records" "$lines" "$gaps" $((after - before)) "$(rss)"
 }
 round
-check "however fast, no more than so many lines: $lines" test "$lines" -lt 200000
+check "however fast, no more than so many lines: $lines" test "$lines" -lt 130000
 first=$(rss)
 check "it was too much to record each one" test "$gaps" -gt 0
 check "… and the gaps say why" grep -q '"event":"gap".*"cause":"kernel","reason":"default_deny"' "$SANDBOX_AUDIT"
