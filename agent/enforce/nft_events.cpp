@@ -71,7 +71,8 @@ std::optional<egressd_event> event_of(const nft::Nflog::Packet& packet, BootTime
     event.length = ntohs(ip.tot_len);
     protocol = ip.protocol;
     at = std::size_t{4} * ip.ihl;
-    if ((ntohs(ip.frag_off) & IP_OFFMASK) != 0) at = bytes.size();
+    // No ports where there is no whole header, or none of the first fragment.
+    if (at < sizeof(ip) || (ntohs(ip.frag_off) & IP_OFFMASK) != 0) at = bytes.size();
   } else if (bytes.size() >= sizeof(ip6_hdr) && bytes[0] >> 4 == 6) {
     ip6_hdr ip{};
     std::memcpy(&ip, bytes.data(), sizeof(ip));

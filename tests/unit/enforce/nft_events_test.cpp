@@ -64,6 +64,15 @@ TEST(NftEvent, WhatIsCutOffIsLeftOut) {
   }
 }
 
+TEST(NftEvent, AHeaderThatIsTooShortHasNoPorts) {
+  auto packet = kTcp4;
+  packet[0] = 0x40;
+  const auto event = event_of({.prefix = "egressd:1:17::3:", .payload = packet}, BootTime(5));
+  ASSERT_TRUE(event);
+  EXPECT_EQ(event->dport, 0);
+  EXPECT_EQ(event->sport, 0);
+}
+
 TEST(NftEvent, OthersLogToo) {
   for (const char* prefix :
        {"", "egressd:", "egressd:1:17::3", "egressd:1:x::3:", "other:1:17::3:"})
