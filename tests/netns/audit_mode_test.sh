@@ -56,7 +56,7 @@ if [[ $EGRESSD_BACKEND == bpf ]]; then
   # What was asked while it had no rule is reachable as soon as it has one.
   cp "$POLICY" "$SANDBOX_DIR/without.yaml"
   cat >>"$POLICY" <<END
-      - {name: api, fqdns: [api.example.com], ports: [22]}
+      - {name: api, fqdns: ["*.example.com"], ports: [22]}
 END
   reload_egressd
   expect_ok "a rule for its name, and no further question" tcp 198.51.100.30 22
