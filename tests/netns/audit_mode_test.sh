@@ -50,7 +50,11 @@ expect_ok "what a rule allows" tcp 203.0.113.5 22
 sleep 0.3
 check "… leaves no record" test "$(audit_lines)" -eq "$lines"
 
-if [[ $EGRESSD_BACKEND == bpf ]]; then reload_egressd; fi # nothing of what was asked is forgotten
+if [[ $EGRESSD_BACKEND == bpf ]]; then
+  HOLD_TIMEOUT=500 hold_open 198.51.100.30 22
+  expect_hold_ok "a connection without a rule"
+  reload_egressd # nothing of what was asked is forgotten
+fi
 sed -i 's/^mode: audit/mode: enforce/' "$POLICY"
 if [[ $EGRESSD_BACKEND == bpf ]]; then
   # What was asked while it had no rule is reachable as soon as it has one.
@@ -59,12 +63,15 @@ if [[ $EGRESSD_BACKEND == bpf ]]; then
       - {name: api, fqdns: ["*.example.com"], ports: [22]}
 END
   reload_egressd
+  expect_hold_ok "the connection lives on under the rule it has now"
   expect_ok "a rule for its name, and no further question" tcp 198.51.100.30 22
   cp "$SANDBOX_DIR/without.yaml" "$POLICY"
 fi
 reload_egressd
 if [[ $EGRESSD_BACKEND == bpf ]]; then
   expect_errno EPERM default_deny "without that rule again" tcp 198.51.100.30 22
+  line=$(hold_echo)
+  check "the connection is cut: $line" test "${line%% *}" = errno=ETIMEDOUT
 fi
 expect_errno EPERM default_deny "the same in enforce" tcp 198.51.100.9 22
 expect_ok "what a rule allows" tcp 203.0.113.5 22
