@@ -372,9 +372,13 @@ TEST_F(DnsPacketTest, TheFilterSaysWhatBecomesOfNamesWithoutARule) {
   set_policy(config);
   EXPECT_EQ(out(p), kPassed);
   EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_UNFILTERED, 1}}));
-  // Its answer grants nothing, and is told once.
+  // Its answer grants nothing, and is told once. One that is broken is nobody's.
   DnsPacket a = answer();
   a.payload = reply("evil.test");
+  DnsPacket broken = a;
+  broken.payload.resize(broken.payload.size() - 2);
+  EXPECT_EQ(in(broken), kPassed);
+  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_BAD_RECORD, 1}}));
   EXPECT_EQ(in(a), kPassed);
   EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_OBSERVED, 1}}));
   EXPECT_EQ(in(a), kPassed);
