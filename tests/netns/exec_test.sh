@@ -86,7 +86,7 @@ run --audit --records "$SANDBOX_DIR/seen.jsonl" -- "$PROBE" tcp 198.51.100.9 22
 check "audit lets it pass: $(both)" grep -q ^ok "$OUT"
 check "… and lists it: $(<"$ERR")" grep -qE '^ +1 +198\.51\.100\.9:22/tcp +- +default_deny' "$ERR"
 check "the records are kept" python3 ../support/check_records.py \
-  ../../deploy/schema/audit-record-1.json "$SANDBOX_DIR/seen.jsonl" destination exe
+  ../../deploy/schema/audit-record-1.json "$SANDBOX_DIR/seen.jsonl" destination comm
 check "… for learn" "$EGRESSCTL" learn --from "$SANDBOX_DIR/seen.jsonl" --policy "$POLICY"
 run --records /no/such/file -- true
 check "125 where they cannot be kept: $(<"$ERR")" test "$status" -eq 125
