@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing egressd on Debian 12 needs, from Debian's archive only.
-#   scripts/deps.sh build|sandbox|test|vm…    default: the first three
+#   scripts/deps.sh build|sandbox|test|vm|nspawn…    default: the first three
 set -euo pipefail
 
 build_packages=(
@@ -20,6 +20,8 @@ test_packages=(
 )
 # What scripts/kernel-matrix.sh boots other kernels with.
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
+# Debian's package in a machine of its own: scripts/nspawn-test.sh.
+nspawn_packages=(mmdebstrap systemd-container dpkg-dev lintian)
 
 wanted=()
 for group in "${@:-build sandbox test}"; do
@@ -29,8 +31,9 @@ for group in "${@:-build sandbox test}"; do
       sandbox) wanted+=("${sandbox_packages[@]}") ;;
       test) wanted+=("${test_packages[@]}") ;;
       vm) wanted+=("${vm_packages[@]}") ;;
+      nspawn) wanted+=("${nspawn_packages[@]}") ;;
       *)
-        printf 'usage: %s [build|sandbox|test|vm]…\n' "$0" >&2
+        printf 'usage: %s [build|sandbox|test|vm|nspawn]…\n' "$0" >&2
         exit 2
         ;;
     esac

@@ -60,7 +60,6 @@ Result<std::unique_ptr<ServiceManager>> ServiceManager::open(EventLoop& loop) {
   std::unique_ptr<ServiceManager> manager(
       new ServiceManager(loop, std::move(socket), to, path[0] == '@' ? size : size + 1));
   manager->feed_every_ = watchdog_interval();
-  if (manager->feed_every_.count() != 0) manager->feed();
   return manager;
 }
 
@@ -70,8 +69,10 @@ ServiceManager::~ServiceManager() {
 }
 
 void ServiceManager::ready(std::string_view status) {
-  ready_ = true;
   send("READY=1\nSTATUS=" + std::string(status));
+  // Not before: the first word would start the watchdog while the start itself still takes its
+  // time.
+  if (!std::exchange(ready_, true) && feed_every_.count() != 0) feed();
 }
 
 void ServiceManager::reloading() {

@@ -19,8 +19,9 @@ namespace egressd::daemon {
 class ServiceManager {
  public:
   // Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID. If a watchdog is asked for, it is told
-  // "alive" from a timer of `loop` at half its time: not while a callback hangs. The socket is
-  // opened here, so that confine() may come after. `loop` must outlive the object.
+  // "alive" from the first ready() on, by a timer of `loop` at half its time: not while a callback
+  // hangs. The socket is opened here, so that confine() may come after. `loop` must outlive the
+  // object.
   // An error is a NOTIFY_SOCKET of no use: a service of Type=notify would never count as started.
   static Result<std::unique_ptr<ServiceManager>> open(EventLoop& loop);
   // Says that it is stopping, if it was ready.

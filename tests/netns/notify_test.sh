@@ -102,6 +102,7 @@ check "what is told last is that" test "$(tail -n 1 "$TOLD")" = STOPPING=1
 # exec's agent is not the service that exec runs in.
 policy api.example.com | write_policy
 from=$(lines)
+# shellcheck disable=SC2016 # expanded by the inner shell
 out=$(in_client env TMPDIR="$SANDBOX_DIR" "$EGRESSCTL" exec --egressd "$EGRESSD" --policy "$POLICY" -- \
   sh -c 'echo "ran with $NOTIFY_SOCKET"' 2>&1) || true
 check "exec: $out" test "$out" = "ran with $NOTIFY_SOCKET"

@@ -114,7 +114,14 @@ TEST_F(ServiceManagerTest, FeedsTheWatchdogOnlyWhileTheLoopTurns) {
   ::setenv("WATCHDOG_USEC", "100000", 1);
   ::setenv("WATCHDOG_PID", std::to_string(::getpid()).c_str(), 1);
   auto manager = open();
+  ASSERT_TRUE(loop_->run_once(60ms).has_value());
+  EXPECT_EQ(received(), "") << "not while it starts";
+  manager->ready("enforce");
+  EXPECT_EQ(received(), "READY=1\nSTATUS=enforce");
   EXPECT_EQ(received(), "WATCHDOG=1");
+  manager->ready("again");
+  EXPECT_EQ(received(), "READY=1\nSTATUS=again");
+  EXPECT_EQ(received(), "") << "one timer";
   // Stuck for longer than the watchdog waits.
   std::this_thread::sleep_for(120ms);
   EXPECT_EQ(received(), "");
@@ -132,6 +139,8 @@ TEST_F(ServiceManagerTest, LeavesAWatchdogOfAnotherProcessAlone) {
   ::setenv("WATCHDOG_USEC", "20000", 1);
   ::setenv("WATCHDOG_PID", "1", 1);
   auto manager = open();
+  manager->ready("enforce");
+  EXPECT_EQ(received(), "READY=1\nSTATUS=enforce");
   ASSERT_TRUE(loop_->run_once(30ms).has_value());
   EXPECT_EQ(received(), "");
 }
