@@ -16,7 +16,7 @@ if [[ $# -ne 1 || ! -d $1 ]]; then
 fi
 cache=$(cd "$1" && pwd)
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-for tool in mmdebstrap systemd-nspawn dpkg-deb; do
+for tool in mmdebstrap systemd-nspawn dpkg-deb lintian; do
   command -v "$tool" >/dev/null || {
     printf '%s is missing: run scripts/deps.sh build sandbox nspawn\n' "$tool" >&2
     exit 2
@@ -25,8 +25,11 @@ done
 
 build=${EGRESSD_BUILD:-$here/build/release}
 if [[ -z ${EGRESSD_BUILD:-} ]]; then
-  cmake --preset release -DEGRESSD_TESTS=ON >/dev/null
-  cmake --build "$build" --target deb egressd_probe >/dev/null
+  log=$(cmake --preset release -DEGRESSD_TESTS=ON 2>&1 &&
+    cmake --build "$build" --target deb egressd_probe 2>&1) || {
+    printf '%s\n' "$log" >&2
+    exit 1
+  }
 fi
 export EGRESSD=$build/agent/egressd EGRESSCTL=$build/agent/cli/egressctl
 export EGRESSD_PROBE=$build/tests/support/egressd_probe
@@ -46,7 +49,7 @@ web_up
 
 # --- two packages of the same code, and a machine
 
-package() { (cd "$build" && cpack -G DEB -B "$SANDBOX_DIR/$1" -D "CPACK_PACKAGE_VERSION=$1") >"$SANDBOX_DIR/cpack.log" ||
+package() { (cd "$build" && cpack -G DEB -B "$SANDBOX_DIR/$1" -D "CPACK_PACKAGE_VERSION=$1") >"$SANDBOX_DIR/cpack.log" 2>&1 ||
   die "cpack: $(<"$SANDBOX_DIR/cpack.log")"; }
 version=$(sed -n 's/^CMAKE_PROJECT_VERSION:.*=//p' "$build/CMakeCache.txt")
 next=$version+next
@@ -181,6 +184,8 @@ files() {
 
 # --- the guide: from nothing to enforcing, over a reboot
 
+lint=$(lintian --allow-root "${deb[0]}" 2>&1) || true
+check "lintian has nothing to say: $lint" test -z "$lint"
 boot
 files >"$SANDBOX_DIR/before"
 open_to "before"
@@ -296,6 +301,13 @@ check "for the watchdog" grep -qi watchdog <<<"$(inside journalctl --boot --unit
 closed "started anew by the watchdog"
 inside rm -r /run/systemd/system/egressd.service.d
 inside systemctl daemon-reload
+
+inside egressctl detach >/dev/null
+ended() { [[ $(inside systemctl show -p ActiveState --value egressd) == inactive ]]; }
+check "detached: the service ends, and stays ended" wait_until 5 ended
+open_to "detached"
+inside systemctl start egressd
+closed "started again"
 
 # --- remove, purge
 
