@@ -115,6 +115,9 @@ int main(int argc, char** argv) {
       ->add_option("--audit-keep", options.audit.keep, "How many old files --audit-max-size keeps")
       ->check(CLI::Range(1u, 1000u))
       ->capture_default_str();
+  run_command->add_flag("--await-resolv-conf", options.await_resolv_conf,
+                        "Begin also while no DNS server is known: nobody may be asked until "
+                        "resolv.conf names one");
   run_command->add_flag("--audit-journal", options.audit.journal,
                         "Denial records to systemd's journal, with a field for each key");
   run_command->add_option("--audit-syslog", options.audit.syslog,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing egressd on Debian 12 needs, from Debian's archive only.
-#   scripts/deps.sh build|sandbox|test|image|vm|kubernetes…    default: the first four
+#   scripts/deps.sh build|sandbox|test|image|vm|kubernetes|nspawn…    default: the first four
 set -euo pipefail
 
 build_packages=(
@@ -26,6 +26,8 @@ image_packages=(buildah podman runc conmon catatonit binutils python3-yaml)
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
 # What scripts/kubernetes-test.sh builds and runs an API server with.
 kubernetes_packages=(etcd-server golang-github-modern-go-reflect2-dev dpkg-dev)
+# Debian's package in a machine of its own: scripts/nspawn-test.sh.
+nspawn_packages=(mmdebstrap systemd-container dpkg-dev lintian)
 
 wanted=()
 for group in "${@:-build sandbox test image}"; do
@@ -37,8 +39,9 @@ for group in "${@:-build sandbox test image}"; do
       image) wanted+=("${image_packages[@]}") ;;
       vm) wanted+=("${vm_packages[@]}") ;;
       kubernetes) wanted+=("${kubernetes_packages[@]}") ;;
+      nspawn) wanted+=("${nspawn_packages[@]}") ;;
       *)
-        printf 'usage: %s [build|sandbox|test|image|vm|kubernetes]…\n' "$0" >&2
+        printf 'usage: %s [build|sandbox|test|image|vm|kubernetes|nspawn]…\n' "$0" >&2
         exit 2
         ;;
     esac

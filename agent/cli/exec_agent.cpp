@@ -114,6 +114,7 @@ Result<PrivateAgent> PrivateAgent::start(const Options& options) {
       return errno;
     if (options.bpffs->mount && ::fcntl(options.bpffs->mount.get(), F_SETFD, 0) != 0) return errno;
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::unsetenv("NOTIFY_SOCKET");  // a service we run in is not ready when this agent is
     return 0;
   });
   if (!spawned)

@@ -198,7 +198,7 @@ StatusReport DaemonImpl::quick_report() {
   report.started_at = started_at_;
   report.reload_worked = reload_error_.empty();
   report.last_good_reload = last_good_reload_;
-  report.resolver = resolver_->status();
+  if (resolver_) report.resolver = resolver_->status();
   report.audit_lost = recorder_->sink().lost();
   for (const auto& sink : recorder_->sink().sinks())
     report.audit_sinks.push_back({sink->name(), sink->lost()});
@@ -237,8 +237,7 @@ StatusReport DaemonImpl::quick_report() {
   if (!trial_error_.empty()) report.warnings.push_back(trial_error_);
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
-  if (!servers_error_.empty())
-    report.warnings.push_back("the DNS servers trusted so far stay trusted: " + servers_error_);
+  if (!servers_error_.empty()) report.warnings.push_back(servers_warning());
   if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0)
     report.warnings.push_back(
         std::to_string(n) +

@@ -91,13 +91,17 @@ Result<void> drop_capabilities() {
   std::ranges::copy_if(kKept, std::back_inserter(kept), [](unsigned capability) {
     return ::capng_have_capability(CAPNG_PERMITTED, capability) != 0;
   });
+  const bool can_bound = ::capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP) != 0;
   ::capng_clear(CAPNG_SELECT_ALL);
   for (const unsigned capability : kept)
     if (::capng_update(CAPNG_ADD, static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED),
                        capability) != 0)
       return std::unexpected(Error::of("drop capabilities: cannot name those to keep"));
-  // The bounding set first: that takes CAP_SETPCAP, which goes too.
-  if (::capng_apply(CAPNG_SELECT_ALL) != 0)
+  // The bounding set first: that takes CAP_SETPCAP, which goes too. Where a unit or a container has
+  // taken that away the set stays as they made it: it is of use to exec only, which is refused.
+  if (::capng_apply(
+          can_bound ? CAPNG_SELECT_ALL
+                    : static_cast<capng_select_t>(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT)) != 0)
     return std::unexpected(Error::of("drop capabilities: the kernel refused"));
   return {};
 }

@@ -22,6 +22,7 @@ constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESS
 }  // namespace
 
 Result<void> DaemonImpl::start_resolver() {
+  if (servers_.dns.addresses.empty()) return {};  // resolv.conf is awaited: follow_resolv_conf()
   dns::Resolver::Options options;
   options.servers = servers_.dns.addresses;
   auto resolver = dns::Resolver::create(
@@ -64,6 +65,9 @@ Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
 
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
+  auto manager = ServiceManager::open(loop_);
+  if (!manager) return std::unexpected(std::move(manager.error()));
+  service_manager_ = std::move(*manager);
   auto file = policy_to_start_with();
   if (!file) return std::unexpected(std::move(file.error()));
 
@@ -155,6 +159,7 @@ Result<void> DaemonImpl::start() {
 
 void DaemonImpl::attach_when_ready() {
   const bool all =
+      !resolver_ ||
       std::ranges::all_of(resolver_->status(), [](const dns::Resolver::NameStatus& name) {
         return name.resolved || name.consecutive_failures > 0;
       });
@@ -173,6 +178,21 @@ void DaemonImpl::attach() {
     spdlog::info("enforcing on {}", options_.cgroup_path);
   else
     loop_.stop();  // an agent that enforces nothing must not look alive
+  tell_service_manager();
+}
+
+void DaemonImpl::tell_service_manager() {
+  if (!attached_) {
+    service_manager_->status("waits for the first DNS answers");
+    return;
+  }
+  service_manager_->ready(
+      std::string(compiled_.rules.enforce ? "enforce" : "audit") + ", generation " +
+      std::to_string(compiled_.rules.generation) + ": " +
+      std::to_string(compiled_.rules.rule_names.size()) + " rules, " +
+      std::to_string(compiled_.rules.names.size()) + " name patterns" +
+      (trial_ ? "; on trial" : "") +
+      (reload_error_.empty() ? "" : "; the last reload went wrong, see egressctl status"));
 }
 
 Result<void> DaemonImpl::open_sink() {

@@ -24,6 +24,9 @@ struct Options {
   AuditOptions audit;
   std::string metrics_listen = "127.0.0.1:9477";  // ADDRESS:PORT, or "off"
   ResolvConfPaths resolv_conf;
+  // At boot the file may come later than enforcement has to begin. Until it does no DNS server is
+  // trusted; otherwise a start without one is an error.
+  bool await_resolv_conf = false;
   std::uint32_t max_learned = 131072;
   // Longest wait for the first answers before enforcement begins on a machine where it is not
   // yet in force: what the policy allows should be reachable from the first moment on.

@@ -28,6 +28,7 @@
 #include "daemon/opening_log.h"
 #include "daemon/recorder.h"
 #include "daemon/rule_history.h"
+#include "daemon/service_manager.h"
 #include "daemon/status.h"
 #include "daemon/trial.h"
 #include "dns/reply.h"
@@ -112,6 +113,7 @@ class DaemonImpl final : public Daemon {
   // Puts it in force, or says in the log and in `status` why not.
   Result<void> take_over(Result<PolicyFile> file);
   [[nodiscard]] std::string stub_alone_warning() const;
+  [[nodiscard]] std::string servers_warning() const;
 
   [[nodiscard]] Result<std::unique_ptr<enforce::Backend>> open_backend() const;
   Result<void> open_sink();
@@ -127,6 +129,7 @@ class DaemonImpl final : public Daemon {
   Result<void> open_control();
   void attach_when_ready();
   void attach();
+  void tell_service_manager();
   void sweep();
   void keep_live();
 
@@ -204,6 +207,7 @@ class DaemonImpl final : public Daemon {
   // not know, cannot have moved to another pattern.
   bool earlier_names_hold_ = true;
 
+  std::unique_ptr<ServiceManager> service_manager_;
   std::unique_ptr<audit::CgroupPaths> cgroup_paths_;
   std::unique_ptr<audit::EventReader> events_;
   std::unique_ptr<audit::RingReader> dns_events_;

@@ -47,7 +47,13 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   policy::Policy& policy = file.policy;
   auto servers = find_name_servers(policy, options_.resolv_conf);
-  if (!servers) return std::unexpected(std::move(servers.error()));
+  const std::string no_servers = servers ? "" : servers.error().message;
+  if (!servers) {
+    // Only while there have been none: those trusted so far stay trusted.
+    if (!options_.await_resolv_conf || !servers_.dns.addresses.empty())
+      return std::unexpected(std::move(servers.error()));
+    servers = NameServers{};
+  }
   const auto before = backend_->generation();
   if (!before) return std::unexpected(before.error());
   const std::uint32_t first_new = ids_->next();
@@ -101,7 +107,8 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   policy_ = std::move(policy);
   compiled_ = std::move(*compiled);
   servers_ = std::move(*servers);
-  servers_error_.clear();
+  servers_error_ = no_servers;
+  if (!servers_error_.empty()) spdlog::warn("{}", servers_warning());
   if (servers_.stub_alone) spdlog::warn("{}", stub_alone_warning());
   policy_hash_ = std::move(file.hash);
   policy_text_ = std::move(file.text);
@@ -112,6 +119,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
                compiled_.rules.names.size());
   loop_.cancel(std::exchange(settle_timer_, 0));
   rejudge_learned();
+  tell_service_manager();
   return {};
 }
 
@@ -164,7 +172,10 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   return file;
 }
 
-Result<void> DaemonImpl::reload() { return take_over(read_policy()); }
+Result<void> DaemonImpl::reload() {
+  service_manager_->reloading();
+  return take_over(read_policy());
+}
 
 // A file that has been changed, if it is one: a pipe gives its bytes to whoever asks, and only a
 // request for it may wait for them.
@@ -189,6 +200,7 @@ void DaemonImpl::follow_policy_file() {
   policy_seen_ = seen;
   if (text && seen == policy_hash_ && reload_error_.empty() && !trial_) return;
   if (text) spdlog::info("{} has changed", options_.policy_path);
+  service_manager_->reloading();
   (void)take_over(text ? parse(std::move(*text), options_.policy_path, seen)
                        : refused(text.error()));
 }
@@ -202,8 +214,11 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     note_trial(audit::Notice::Event::TrialReplaced);
     end_trial();
   }
-  if (r) last_good_reload_ = std::chrono::system_clock::now();
-  if (r) return r;
+  if (r) {
+    last_good_reload_ = std::chrono::system_clock::now();
+    tell_service_manager();
+    return r;
+  }
   if (compiled_.rules.generation != old_generation) {
     reload_error_ = r.error().message;
     spdlog::error("{}", reload_error_);
@@ -212,6 +227,7 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     spdlog::error("reload refused, generation {} stays in force:\n{}", old_generation,
                   r.error().message);
   }
+  tell_service_manager();
   return r;
 }
 
@@ -337,9 +353,15 @@ void DaemonImpl::follow_resolv_conf() {
                  options_.resolv_conf.conf);
     if (auto r = change_to(current()); !r) error = r.error().message;
   }
-  if (!error.empty() && error != servers_error_)
-    spdlog::error("the servers trusted so far stay trusted: {}", error);
+  const bool news = error != servers_error_;
   servers_error_ = std::move(error);
+  if (news && !servers_error_.empty()) spdlog::error("{}", servers_warning());
+}
+
+std::string DaemonImpl::servers_warning() const {
+  return (servers_.dns.addresses.empty() ? "no DNS server may be asked yet: "
+                                         : "the DNS servers trusted so far stay trusted: ") +
+         servers_error_;
 }
 
 std::string DaemonImpl::stub_alone_warning() const {
