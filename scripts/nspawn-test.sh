@@ -249,6 +249,51 @@ check "exe of another user's process is readable in it" \
 # shellcheck disable=SC2016
 inside sh -c 'kill "$(cat /run/other)"; rm /run/systemd/system/look.service; systemctl daemon-reload'
 
+# --- each of the unit's capabilities is needed: what the agent does not do without it
+
+drop_in=/run/systemd/system/egressd.service.d
+said_since() { inside journalctl --boot --unit egressd --quiet --output cat --since "@$1"; }
+refused_now() {
+  recorded_before=$(wc -l <"$box/var/log/egressd/denials.jsonl")
+  box_probe tcp "$denied" 443 --linger 300 >/dev/null
+}
+recorded_now() { tail -n "+$((recorded_before + 1))" "$box/var/log/egressd/denials.jsonl" | grep -qE "$1"; }
+# without CAP|none: prints what is missing, if anything.
+without() {
+  local since
+  since=$(date +%s)
+  inside systemctl stop egressd
+  inside egressctl detach >/dev/null
+  inside mkdir -p "$drop_in"
+  [[ $1 == none ]] || printf '[Service]\nCapabilityBoundingSet=~%s\n' "$1" >"$SANDBOX_DIR/drop-in"
+  [[ $1 != none ]] || printf '[Service]\n' >"$SANDBOX_DIR/drop-in"
+  inside sh -c "cat >$drop_in/rights.conf" <"$SANDBOX_DIR/drop-in"
+  inside systemctl daemon-reload
+  if ! inside timeout 15 systemctl start egressd 2>/dev/null; then
+    printf 'does not start: %s' "$(said_since "$since" | grep -vE ' (info|warning) |^egressd.service' | head -n 1)"
+  else
+    refused_now
+    if ! wait_until 3 recorded_now '"cgroup":"/probes"'; then
+      printf 'records without the cgroup'
+    elif ! recorded_now '"exe":"/usr/local/bin/egressd_probe"'; then
+      printf 'records do not name the program'
+    elif said_since "$since" | grep -q 'cannot ask for a lease'; then
+      printf 'does not see whether the policy is still being written'
+    fi
+  fi
+  inside systemctl stop egressd
+  inside rm "$drop_in/rights.conf"
+}
+lost=$(without none)
+check "with all of them nothing is missing: ${lost:-nothing}" test -z "$lost"
+while read -r capability; do
+  lost=$(without "$capability")
+  check "without $capability: $lost" test -n "$lost"
+done < <(sed -n 's/^CapabilityBoundingSet=//p' deploy/systemd/egressd.service | tr ' ' '\n')
+inside systemctl daemon-reload
+inside systemctl start egressd
+closed "with its rights again"
+
 # --- upgrade, under a running loop of probes
 
 # probes FILE ARGS…: one after the other, a line each, until FILE.stop is there.
