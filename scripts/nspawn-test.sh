@@ -277,8 +277,13 @@ without() {
       printf 'records without the cgroup'
     elif ! recorded_now '"exe":"/usr/local/bin/egressd_probe"'; then
       printf 'records do not name the program'
-    elif said_since "$since" | grep -q 'cannot ask for a lease'; then
-      printf 'does not see whether the policy is still being written'
+    else
+      # Another user's file, half written for a second.
+      # shellcheck disable=SC2016 # expanded by the inner shell
+      inside sh -c 'cd /etc/egressd; size=$(stat -c %s policy.yaml); chown nobody policy.yaml
+        exec 3>>policy.yaml; echo "half: [" >&3; sleep 1; truncate -s "$size" policy.yaml
+        exec 3>&-; sleep 1; chown root policy.yaml'
+      if said_since "$since" | grep -q 'policy.yaml:.*half'; then printf 'reads a policy that is being written'; fi
     fi
   fi
   inside systemctl stop egressd
