@@ -236,8 +236,8 @@ controllers() {
   done
 }
 for node in aks-1 aks-2; do
-  kubectl apply -f - <<<"{apiVersion: v1, kind: Node, metadata: {name: $node, labels: {kubernetes.io/os: linux}}}" >/dev/null
-done
+  printf -- '---\napiVersion: v1\nkind: Node\nmetadata: {name: %s, labels: {kubernetes.io/os: linux}}\n' "$node"
+done | kubectl apply -f - >/dev/null
 controllers >controllers.log 2>&1 &
 kubectl delete namespace egressd >/dev/null
 rm -f job.*
