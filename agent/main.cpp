@@ -110,6 +110,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   run_command->add_flag("--audit-journal", options.audit.journal,
                         "Denial records to systemd's journal, with a field for each key");
+  run_command
+      ->add_option("--dns-log", options.dns_log,
+                   "Instead of the policy's dns.log: records of refused questions, or of all")
+      ->check(CLI::IsMember({"denied", "all"}));
   run_command->add_option("--audit-syslog", options.audit.syslog,
                           "Denial records to syslog (RFC 5424): unix, unix:/path or ADDRESS:PORT "
                           "(UDP)");

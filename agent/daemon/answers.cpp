@@ -233,7 +233,17 @@ StatusReport DaemonImpl::quick_report() {
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty())
     report.warnings.push_back("the DNS servers trusted so far stay trusted: " + servers_error_);
-  if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0)
+  report.dns_proxy = dns_proxy_ && dns_proxy_->is_active();
+  if (report.dns_proxy) {
+    report.forwarded = dns_proxy_->forwarder()->counters();
+    report.forwarded_under_way = dns_proxy_->forwarder()->under_way();
+  } else if (dns_proxy_ && !dns_proxy_->error().empty()) {
+    report.warnings.push_back(
+        "dns.mode proxy is not in force, DNS is learned from in the kernel: " +
+        dns_proxy_->error());
+  }
+  // What the forwarder sends comes from a server's address by lo: that is counted there, too.
+  if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0 && !dns_proxy_)
     report.warnings.push_back(
         std::to_string(n) +
         " DNS answers taught nothing: they came in by another interface than their question left "

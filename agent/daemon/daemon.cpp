@@ -48,6 +48,7 @@ void DaemonImpl::keep_resolved() {
 
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
+  DnsProxy::raise_limits();
   auto file = policy_to_start_with();
   if (!file) return std::unexpected(std::move(file.error()));
 
@@ -258,6 +259,7 @@ void DaemonImpl::drain_tally() {
   if (auto r = backend_->drain_lost(lost); !r) spdlog::error("{}", r.error().message);
   recorder_->asked_for_losses();
   follow_break_glass();
+  if (unrecorded_questions_ != 0 && clock_.now() - records_at_ > kTallyEvery) tell_unrecorded();
   tally_timer_ = loop_.after(kTallyEvery, [this] { drain_tally(); });
 }
 

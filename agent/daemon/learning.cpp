@@ -248,6 +248,20 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
               audit::printable(asker.comm), asker.pid);
   if (!dns_watchers_.empty())
     dns_watchers_.broadcast(to_json(answer, address_of(event.server), asked_by(asker)));
+  if (policy_.dns.log == policy::DnsLog::All)
+    note_question({.name = question.name,
+                   .type = std::string(to_string(type)),
+                   .server = address_of(event.server),
+                   .protocol = static_cast<net::Protocol>(event.proto),
+                   .source_port = {},
+                   .source = {},
+                   .rcode = "NOERROR",
+                   .addresses = answer.addresses,
+                   .size = 0,
+                   .answer_size = message.size(),
+                   .took = {},
+                   .cgroup = ""},
+                  asker.pid == 0 ? std::nullopt : std::optional(asker.uid), asker.cgroup_id);
 }
 
 // False if one of the patterns is in the policy and should not have been granted for this name.

@@ -32,6 +32,9 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::parse(std::string text, const std::st
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
   if (!options_.mode.empty())
     parsed->policy.mode = options_.mode == "audit" ? policy::Mode::Audit : policy::Mode::Enforce;
+  if (!options_.dns_log.empty())
+    parsed->policy.dns.log =
+        options_.dns_log == "all" ? policy::DnsLog::All : policy::DnsLog::Denied;
   if (hash.empty()) hash = fingerprint(text);
   return PolicyFile{std::move(parsed->policy), std::move(hash),
                     std::make_shared<const std::string>(std::move(text))};
@@ -112,6 +115,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
                compiled_.rules.names.size());
   loop_.cancel(std::exchange(settle_timer_, 0));
   rejudge_learned();
+  follow_dns_mode();
   return {};
 }
 

@@ -21,14 +21,12 @@ void ForwarderCore::on_message(std::span<const std::uint8_t> message, Client cli
                                const Way& way) {
   ++counters_.questions;
   const bool tcp = way.stream != 0;
-  if (!tcp)
-    client.key = callbacks_.identify ? callbacks_.identify(client)
-                                     : std::hash<net::IpAddress>{}(client.address);
-  Asked asked{client, options_.servers[way.listener].address, "", 0, message.size()};
+  if (!tcp) identify(client, way.listener);
+  Asked asked{client, "", 0, message.size()};
   auto query = parse_query(message);
   if (!query) {
     ++counters_.malformed;
-    if (tcp || !query.error().reply.empty()) send(way, query.error().reply);
+    if (tcp || !query.error().reply.empty()) send(way, client, query.error().reply);
     tell(asked, Finished::How::Malformed, Rcode::FormErr, query.error().reply.size());
     return;
   }
@@ -49,13 +47,13 @@ void ForwarderCore::on_message(std::span<const std::uint8_t> message, Client cli
       of_client != questions_of_.end() && of_client->second >= options_.max_questions_of_client;
   if (client_full || pending_.size() >= options_.max_questions) {
     ++(client_full ? counters_.dropped_client : counters_.dropped);
-    if (tcp) send(way, empty_reply(*query, Rcode::ServFail));
+    if (tcp) send(way, client, empty_reply(*query, Rcode::ServFail));
     return;
   }
   if (query->question_class != kClassIn || callbacks_.judge(asked) == Judgement::Refuse) {
     ++counters_.refused;
     const Message reply = empty_reply(*query, Rcode::Refused, ExtendedError::Prohibited);
-    send(way, reply);
+    send(way, client, reply);
     tell(asked, Finished::How::Refused, Rcode::Refused, reply.size());
     return;
   }
@@ -242,7 +240,7 @@ void ForwarderCore::conclude(std::uint64_t number, const Message& reply) {
   loop_.cancel(pending->timer);
   repeated_.erase(pending->repeats);
   give_back(questions_of_, pending->asked.client.key);
-  send(pending->way, reply);
+  send(pending->way, pending->asked.client, reply);
   pending->finished.size = reply.size();
   pending->finished.took = clock_.now() - pending->began;
   if (callbacks_.finished) callbacks_.finished(pending->asked, pending->finished);

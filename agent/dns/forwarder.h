@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,12 +57,14 @@ class Forwarder {
     net::IpAddress address;
     std::uint16_t port = 0;  // host byte order
     net::Protocol protocol = net::Protocol::Udp;
+    net::IpAddress server;  // meant by the client
     std::uint64_t key = 0;
+    std::optional<std::uint32_t> uid = {};
+    std::uint64_t cgroup_id = 0;  // 0: not known
   };
   struct Asked {
     Client client;
-    net::IpAddress server;  // meant by the client
-    std::string name;       // canonical; empty if it could not be read
+    std::string name;  // canonical; empty if it could not be read
     std::uint16_t type = 0;
     std::size_t size = 0;  // bytes of the question
   };
@@ -78,9 +81,11 @@ class Forwarder {
   using Done = std::function<void(Result<void>)>;
   // They come from the loop, and must not destroy the Forwarder.
   struct Callbacks {
-    // Client::key. Without it, every address is one client.
-    std::function<std::uint64_t(const Client&)> identify;
+    // Fills in the last three of Client. Without it, every address is one client.
+    std::function<void(Client&)> identify;
     std::function<Judgement(const Asked&)> judge;
+    // Before a reply by UDP leaves from the socket with this cookie (SO_COOKIE). May be empty.
+    std::function<void(std::uint64_t cookie, const Client&)> answering;
     // To make the addresses of an answer reachable; then `done`, at once or later (on the loop's
     // thread, also when the Forwarder is gone). Called for A and AAAA only, not without addresses.
     std::function<void(const Answer&, Done done)> learn;

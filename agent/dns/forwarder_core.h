@@ -65,6 +65,7 @@ class ForwarderCore final : public Forwarder {
   struct Listener {
     UniqueFd udp;
     UniqueFd tcp;
+    std::uint64_t cookie = 0;  // of `udp`
     BootTime silent_until{0};  // the server behind it
   };
   struct Stream {
@@ -73,6 +74,7 @@ class ForwarderCore final : public Forwarder {
   };
 
   Result<UniqueFd> listen_on(const Server& server, int type, std::uint16_t& port);
+  void identify(Client& client, std::size_t listener) const;
   void read_datagrams(std::size_t listener);
   void accept_connections(std::size_t listener);
   void on_message(std::span<const std::uint8_t> message, Client client, const Way& way);
@@ -85,7 +87,7 @@ class ForwarderCore final : public Forwarder {
   void fail(std::uint64_t number, Finished::How how, std::optional<ExtendedError> why);
   void tell(const Asked& asked, Finished::How how, Rcode rcode, std::size_t size);
   void conclude(std::uint64_t number, const Message& reply);
-  void send(const Way& way, const Message& message);
+  void send(const Way& way, const Client& client, const Message& message);
   static void give_back(std::unordered_map<std::uint64_t, std::size_t>& counts, std::uint64_t key);
 
   EventLoop& loop_;

@@ -75,6 +75,10 @@ Result<void> ForwarderCore::open() {
     auto tcp = listen_on(server, SOCK_STREAM, port.tcp);
     if (!tcp) return std::unexpected(std::move(tcp.error()));
     listeners_[i].udp = std::move(*udp);
+    socklen_t size = sizeof(listeners_[i].cookie);
+    if (::getsockopt(listeners_[i].udp.get(), SOL_SOCKET, SO_COOKIE, &listeners_[i].cookie,
+                     &size) != 0)
+      return std::unexpected(Error::from_errno("DNS forwarder: cookie of a socket"));
     listeners_[i].tcp = std::move(*tcp);
     if (auto r = loop_.watch(listeners_[i].udp.get(), EPOLLIN,
                              [this, i](std::uint32_t) { read_datagrams(i); });
@@ -87,6 +91,12 @@ Result<void> ForwarderCore::open() {
     ports_.push_back(port);
   }
   return {};
+}
+
+void ForwarderCore::identify(Client& client, std::size_t listener) const {
+  client.server = options_.servers[listener].address;
+  client.key = std::hash<net::IpAddress>{}(client.address);
+  if (callbacks_.identify) callbacks_.identify(client);
 }
 
 void ForwarderCore::read_datagrams(std::size_t listener) {
@@ -113,8 +123,7 @@ void ForwarderCore::accept_connections(std::size_t listener) {
     Client client;
     client.protocol = net::Protocol::Tcp;
     client.address = address_of(peer, client.port);
-    client.key = callbacks_.identify ? callbacks_.identify(client)
-                                     : std::hash<net::IpAddress>{}(client.address);
+    identify(client, listener);
     std::size_t& connections = connections_of_[client.key];
     if (streams_.size() >= options_.max_connections ||
         connections >= options_.max_connections_of_client) {
@@ -149,7 +158,7 @@ void ForwarderCore::accept_connections(std::size_t listener) {
   }
 }
 
-void ForwarderCore::send(const Way& way, const Message& message) {
+void ForwarderCore::send(const Way& way, const Client& client, const Message& message) {
   if (way.stream != 0) {
     const auto it = streams_.find(way.stream);
     if (it == streams_.end())
@@ -158,6 +167,7 @@ void ForwarderCore::send(const Way& way, const Message& message) {
       it->second.stream->answer(message);
     return;
   }
+  if (callbacks_.answering) callbacks_.answering(listeners_[way.listener].cookie, client);
   const socklen_t size = way.peer.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
   if (::sendto(listeners_[way.listener].udp.get(), message.data(), message.size(), MSG_NOSIGNAL,
                reinterpret_cast<const sockaddr*>(&way.peer), size) < 0)
