@@ -220,7 +220,7 @@ Result<void> Redirect::set(const What& what) {
   put_chain(batch, table_, kRedirectChain, "nat", kPriority);
   put_rule(batch, exempt_rule(table_, what));
   for (const Way& way : what.ways)
-    for (const std::uint8_t protocol : {IPPROTO_UDP, IPPROTO_TCP})
+    for (const std::uint8_t protocol : {std::uint8_t{IPPROTO_UDP}, std::uint8_t{IPPROTO_TCP}})
       put_rule(batch, redirect_rule(table_, what, way, protocol));
   const auto bytes = batch.finish();
   if (::mnl_socket_sendto(socket_.get(), bytes.data(), bytes.size()) < 0)

@@ -73,12 +73,16 @@ void ForwarderCore::on_message(std::span<const std::uint8_t> message, Client cli
 }
 
 std::vector<std::size_t> ForwarderCore::servers_for(std::size_t listener) const {
-  std::vector<std::size_t> servers{listener};
-  for (std::size_t i = 0; i < options_.servers.size(); ++i)
-    if (i != listener && !options_.servers[i].local) servers.push_back(i);
+  std::vector<std::size_t> servers;
+  std::vector<std::size_t> silent;
   const BootTime now = clock_.now();
-  std::ranges::stable_partition(servers,
-                                [&](std::size_t i) { return listeners_[i].silent_until <= now; });
+  const auto add = [&](std::size_t i) {
+    (listeners_[i].silent_until <= now ? servers : silent).push_back(i);
+  };
+  add(listener);
+  for (std::size_t i = 0; i < options_.servers.size(); ++i)
+    if (i != listener && !options_.servers[i].local) add(i);
+  servers.insert(servers.end(), silent.begin(), silent.end());
   if (servers.size() > kServersPerQuestion) servers.resize(kServersPerQuestion);
   return servers;
 }
