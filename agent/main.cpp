@@ -53,6 +53,7 @@ Result<void> run(const egressd::daemon::Options& options) {
     signalfd_siginfo info{};
     while (::read(signals->get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
       if (info.ssi_signo != SIGHUP) {
+        (*daemon)->stopping();
         spdlog::info("stopping; what is in force stays in force ('egressctl detach' ends it)");
         (*loop)->stop();
         return;
@@ -82,6 +83,12 @@ int main(int argc, char** argv) {
   run_command->add_option(
       "--cgroup", options.cgroup_path,
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");
+  run_command
+      ->add_option("--backend", options.backend,
+                   "What enforces: programs in the kernel, or nftables (no wildcards, no DNS "
+                   "questions judged)")
+      ->check(CLI::IsMember({"bpf", "nft"}))
+      ->capture_default_str();
   run_command->add_option("--state-dir", options.state_dir, "What must survive a restart")
       ->capture_default_str();
   run_command->add_option("--bpffs", options.bpffs_dir, "Where kernel objects are pinned")
@@ -108,6 +115,9 @@ int main(int argc, char** argv) {
       ->add_option("--audit-keep", options.audit.keep, "How many old files --audit-max-size keeps")
       ->check(CLI::Range(1u, 1000u))
       ->capture_default_str();
+  run_command->add_flag("--await-resolv-conf", options.await_resolv_conf,
+                        "Begin also while no DNS server is known: nobody may be asked until "
+                        "resolv.conf names one");
   run_command->add_flag("--audit-journal", options.audit.journal,
                         "Denial records to systemd's journal, with a field for each key");
   run_command

@@ -284,7 +284,7 @@ static __always_inline int dns_answer(__u32 dir, __u32 slot, __u64 cookie)
 		return EGRESSD_DNS_LATE;
 	if (s->oversize) {
 		bpf_map_delete_elem(&egressd_dasked, &s->asked_key);
-		return EGRESSD_DNS_TOO_LARGE;
+		return s->asked.observed ? EGRESSD_DNS_OBSERVED : EGRESSD_DNS_TOO_LARGE;
 	}
 	if (flags & 0x0200)
 		return EGRESSD_DNS_TRUNCATED;
@@ -293,7 +293,9 @@ static __always_inline int dns_answer(__u32 dir, __u32 slot, __u64 cookie)
 	/* Asked under an earlier policy: what the name may have is up to the one in force. */
 	if (s->asked.generation != policy->generation) {
 		dns_match(dir, slot);
-		if (!s->id_count)
+		if (s->id_count)
+			s->asked.observed = 0;
+		else if (!s->asked.observed)
 			return EGRESSD_DNS_NOT_ASKED;
 	}
 	r = dns_validate(dir);
@@ -303,6 +305,8 @@ static __always_inline int dns_answer(__u32 dir, __u32 slot, __u64 cookie)
 	bpf_map_delete_elem(&egressd_dasked, &s->asked_key);
 	if (r)
 		return r;
+	if (s->asked.observed)
+		return EGRESSD_DNS_OBSERVED;
 	count = s->found_count;
 	for (i = 0; i < DNS_MAX_ADDRESSES; i++) {
 		if (i >= count)

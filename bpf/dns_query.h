@@ -16,7 +16,8 @@ static __always_inline int dns_usual_type(__u32 type)
 
 /*
  * The message in s->msg, s->len long, wants to go to a trusted resolver. Returns the outcome; for
- * EGRESSD_DNS_ASKED s->asked and s->asked_key (but for the cookie) say what to remember.
+ * EGRESSD_DNS_ASKED, and for EGRESSD_DNS_DENIED_NAME should it leave all the same, s->asked and
+ * s->asked_key (but for the cookie) say what to remember.
  */
 static __always_inline int dns_judge(__u32 dir, __u32 slot)
 {
@@ -43,19 +44,23 @@ static __always_inline int dns_judge(__u32 dir, __u32 slot)
 	if (dns_question(dir))
 		return EGRESSD_DNS_DENIED_MALFORMED;
 	dns_match(dir, slot);
-	if (!s->id_count && !s->ask)
+	s->asked_key.name_hash = s->question_hash;
+	s->asked_key.id = *(__u16 *)&s->msg[0];
+	s->asked_key.qtype = s->qtype;
+	s->asked_key.pad = 0;
+	s->asked.generation = policy->generation;
+	s->asked.observed = 0;
+	if (!s->id_count && !s->ask) {
+		s->asked.observed = s->qclass == DNS_CLASS_IN &&
+				    (s->qtype == DNS_TYPE_A || s->qtype == DNS_TYPE_AAAA);
 		return EGRESSD_DNS_DENIED_NAME;
+	}
 	if (s->qclass != DNS_CLASS_IN)
 		return EGRESSD_DNS_DENIED_TYPE;
 	if (!dns_usual_type(s->qtype) && !(cfg->flags & EGRESSD_DNS_F_OTHER_TYPES))
 		return EGRESSD_DNS_DENIED_TYPE;
 	if (!s->id_count || (s->qtype != DNS_TYPE_A && s->qtype != DNS_TYPE_AAAA))
 		return EGRESSD_DNS_ASKED_NO_GRANT;
-	s->asked_key.name_hash = s->question_hash;
-	s->asked_key.id = *(__u16 *)&s->msg[0];
-	s->asked_key.qtype = s->qtype;
-	s->asked_key.pad = 0;
-	s->asked.generation = policy->generation;
 	return EGRESSD_DNS_ASKED;
 }
 

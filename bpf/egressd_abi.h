@@ -223,6 +223,15 @@ struct egressd_sock {
 };
 EGRESSD_ASSERT_SIZE(struct egressd_sock, 80);
 
+/* Key of egressd_peers: who sent a UDP datagram to which of our sockets first. */
+struct egressd_peer_key {
+	struct egressd_addr addr;
+	__u64 cookie;
+	__be16 port;
+	__u16 pad[3];
+};
+EGRESSD_ASSERT_SIZE(struct egressd_peer_key, 32);
+
 /* One record of egressd_events: a denied (or in audit mode would-be denied) connect or packet. */
 struct egressd_event {
 	__u64 time_ns;
@@ -345,6 +354,7 @@ enum egressd_dns_outcome {
 	EGRESSD_DNS_SHORT,		/* shorter than its headers say */
 	EGRESSD_DNS_STREAM_LOST,	/* TCP stream without known message boundaries */
 	EGRESSD_DNS_STREAM_HELD, /* TCP segment out of order: dropped, the peer sends it again */
+	EGRESSD_DNS_OBSERVED,	 /* the name has no rule: taught nothing, told to the agent */
 
 	/* addresses */
 	EGRESSD_DNS_ADDR_NEW = 40, /* new address, or new name on a known one */
@@ -464,7 +474,7 @@ struct egressd_dns_asked {
 	__u32 private_ids; /* bit per name_ids entry that may learn private addresses */
 	__u32 generation;  /* the name_ids are of; an answer under another one is matched anew */
 	__u32 ifindex;	   /* it left by; the answer has to come back there */
-	__u32 pad;
+	__u32 observed;	   /* 1: no rule, and left all the same; its answer is told, not learned */
 	struct egressd_dns_asked_key key; /* its own, as in struct egressd_learned */
 };
 EGRESSD_ASSERT_SIZE(struct egressd_dns_asked, 64);
@@ -473,6 +483,7 @@ enum egressd_dns_event_kind {
 	EGRESSD_DNS_EVENT_DENIED = 1, /* a question did not leave, or would not (see verdict) */
 	EGRESSD_DNS_EVENT_LEARNED,    /* an answer taught addresses */
 	EGRESSD_DNS_EVENT_TOO_LARGE,  /* an answer too long to learn from: resolve the name */
+	EGRESSD_DNS_EVENT_OBSERVED,   /* an answer to a question that left without a rule */
 };
 
 /* One record of egressd_devents, followed by `length` bytes of the DNS message itself. */

@@ -263,8 +263,12 @@ int egressd_egress(struct __sk_buff *skb)
 		egressd_report(skb, st, &v, &p);
 	if (!v.allow)
 		return EGRESSD_DROP;
-	if (v.reason == EGRESSD_ALLOW_OPEN)
-		return EGRESSD_PASS;
+	if (v.reason == EGRESSD_ALLOW_OPEN) {
+		/* A verdict of before, of a connection that is live, is kept for after. */
+		if (st && st->generation)
+			return EGRESSD_PASS;
+		v.generation = 0; /* no verdict: judged anew each time. Only that we sent first. */
+	}
 
 	/* Raw and ping sockets are judged per packet; their storage would mean little. */
 	if (full && ((type == EGRESSD_SOCK_STREAM && p.proto == IPPROTO_TCP) ||
@@ -309,10 +313,16 @@ int egressd_ingress(struct __sk_buff *skb)
 	st = bpf_sk_storage_get(&egressd_socks, sk, 0, 0);
 	/*
 	 * Without a verdict nobody was sent anything yet: a server that has connected its socket to
-	 * a peer goes on to be spoken to first.
+	 * a peer goes on to be spoken to first. Unless it was sent by break-glass: the answer to
+	 * that is no leave to go on when it is closed, nor is one to another that was sent to
+	 * meanwhile.
 	 */
-	if (st && !st->generation)
-		st = NULL;
+	if (st && !st->generation) {
+		if (st->reason != EGRESSD_ALLOW_OPEN)
+			st = NULL;
+		else if (egressd_opened())
+			return EGRESSD_PASS;
+	}
 	if (st && egressd_is_live(skb, st, EGRESSD_SOURCE))
 		return EGRESSD_PASS; /* the answer to what we sent ourselves */
 	if (egressd_parse(skb, &p) || p.proto != IPPROTO_UDP)

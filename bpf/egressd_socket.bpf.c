@@ -324,9 +324,9 @@ int egressd_sockops(struct bpf_sock_ops *ops)
 	}
 	/*
 	 * A simultaneous open ends here too, but was judged when it connected: it keeps its
-	 * verdict.
+	 * verdict, or has none and is judged anew each time if it passed by break-glass.
 	 */
-	if (st->generation)
+	if (st->generation || st->reason == EGRESSD_ALLOW_OPEN)
 		return 1;
 	egressd_peer(&st->daddr, ops);
 	/* remote_port is in network order, in the upper half on little endian (uapi/linux/bpf.h).

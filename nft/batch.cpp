@@ -68,6 +68,8 @@ std::uint32_t data_type(Key key) {
       return kTypeProtocol;
     case Key::Port:
       return kTypeService;
+    case Key::Interface:
+      return 41;  // TYPE_IFNAME
     case Key::Mark:
       break;
   }
@@ -140,7 +142,8 @@ void Batch::add_set(const Set& set) {
   if (set.size != 0) ::nftnl_set_set_u32(s.get(), NFTNL_SET_DESC_SIZE, set.size);
   // enum byteorder of nftables: 1 the host's, 2 big endian. Without it nft lists ranges wrong.
   nftnl_udata_buf* udata = ::nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
-  ::nftnl_udata_put_u32(udata, NFTNL_UDATA_SET_KEYBYTEORDER, set.key == Key::Mark ? 1 : 2);
+  ::nftnl_udata_put_u32(udata, NFTNL_UDATA_SET_KEYBYTEORDER,
+                        set.key == Key::Mark || set.key == Key::Interface ? 1 : 2);
   ::nftnl_set_set_data(s.get(), NFTNL_SET_USERDATA, ::nftnl_udata_buf_data(udata),
                        ::nftnl_udata_buf_len(udata));
   ::nftnl_udata_buf_free(udata);
@@ -206,6 +209,12 @@ void Batch::flush_chain(std::string_view name) {
   end();
 }
 
+void Batch::flush_chains() {
+  nlmsghdr* header = begin(NFT_MSG_DELRULE, 0, "empty all chains");
+  ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, kTable);
+  end();
+}
+
 void Batch::add_rule(std::string_view chain, const Rule& rule) {
   ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_TABLE, kTable);
   ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_CHAIN, std::string(chain).c_str());
@@ -268,6 +277,12 @@ void Batch::add_element(const Set& set, const Element& element) {
 
 void Batch::delete_element(const Set& set, const Element& element) {
   put_element(NFT_MSG_DELSETELEM, 0, set, element);
+}
+
+void Batch::make_sure_of_element(const Set& set, const Element& element) {
+  close_elements();
+  put_element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, element);
+  close_elements();
 }
 
 std::vector<char>& Batch::finish() {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <linux/netlink.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -9,8 +11,6 @@
 
 #include "nft/rule.h"
 #include "nft/values.h"
-
-struct nlmsghdr;
 
 namespace egressd::nft {
 
@@ -36,12 +36,15 @@ class Batch {
   void add_chain(const Chain& chain);
   void delete_chain(std::string_view name);
   void flush_chain(std::string_view name);
+  void flush_chains();                                      // all of them
   void add_rule(std::string_view chain, const Rule& rule);  // behind those there
 
   // An element that is there already: an error (EEXIST), so that none keeps an end that is not
   // meant. One that is not there cannot be deleted (ENOENT).
   void add_element(const Set& set, const Element& element);
   void delete_element(const Set& set, const Element& element);
+  // Adds it unless it is there: it can be deleted then, though it may have been about to end.
+  void make_sure_of_element(const Set& set, const Element& element);
 
   [[nodiscard]] bool empty() const { return messages_.empty(); }
   [[nodiscard]] std::size_t bytes() const { return buffer_.size() + open_bytes(); }

@@ -27,7 +27,7 @@ class Nflog {
   };
   using Visit = std::function<void(const Packet&)>;
 
-  // An error with code EBUSY if another process reads that group in this network namespace.
+  // An error with code EPERM if another process reads that group in this network namespace.
   static Result<std::unique_ptr<Nflog>> open(std::uint16_t group);
   ~Nflog();
   Nflog(const Nflog&) = delete;

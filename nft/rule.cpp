@@ -5,6 +5,7 @@
 #include <libnftnl/rule.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 
 #include <cstdio>
@@ -121,6 +122,37 @@ Rule&& Rule::from_outside() && {
   say("iif != 0");
   meta(rule_.get(), NFT_META_IIF, NFT_REG_1);
   compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
+  return std::move(*this);
+}
+
+// iifname @SET
+Rule&& Rule::came_in_by(std::string_view set) && {
+  say("iifname @" + std::string(set));
+  meta(rule_.get(), NFT_META_IIFNAME, NFT_REG_1);
+  look_up(set, NFT_REG_1);
+  return std::move(*this);
+}
+
+// fib saddr type local
+Rule&& Rule::source_is_local(bool yes) && {
+  say(yes ? "fib saddr type local" : "fib saddr type != local");
+  nftnl_expr* e = add(rule_.get(), "fib");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_SADDR);
+  compare(rule_.get(), yes ? NFT_CMP_EQ : NFT_CMP_NEQ, std::uint32_t{RTN_LOCAL});
+  return std::move(*this);
+}
+
+// fib saddr . iif oif exists
+Rule&& Rule::source_is_that_way() && {
+  say("fib saddr . iif oif exists");
+  nftnl_expr* e = add(rule_.get(), "fib");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_OIF);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS,
+                       NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT);
+  compare(rule_.get(), NFT_CMP_EQ, std::uint32_t{1});
   return std::move(*this);
 }
 
@@ -247,7 +279,7 @@ Rule&& Rule::extension(std::uint8_t type) && {
   ::nftnl_expr_set_u32(e, NFTNL_EXPR_EXTHDR_OFFSET, 0);
   ::nftnl_expr_set_u32(e, NFTNL_EXPR_EXTHDR_LEN, 1);
   ::nftnl_expr_set_u32(e, NFTNL_EXPR_EXTHDR_FLAGS, NFT_EXTHDR_F_PRESENT);
-  compare(rule_.get(), NFT_CMP_EQ, std::uint8_t{1});
+  compare(rule_.get(), NFT_CMP_EQ, std::uint32_t{1});
   return std::move(*this);
 }
 

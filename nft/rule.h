@@ -26,7 +26,12 @@ class Rule {
 
   // matches
   Rule&& oif_loopback() &&;
-  Rule&& from_outside() &&;  // it came in by an interface: forwarded
+  Rule&& from_outside() &&;                    // it came in by an interface: forwarded
+  Rule&& came_in_by(std::string_view set) &&;  // iifname @…
+  // Of this host, or not: fib saddr type local, fib saddr type != local
+  Rule&& source_is_local(bool yes) &&;
+  // Where its source is to be reached, it came from: fib saddr . iif oif exists. Not at output.
+  Rule&& source_is_that_way() &&;
   Rule&& address_in(bool v4, bool source, std::string_view set) &&;
   Rule&& to_prefix4(std::uint32_t host_order) &&;  // ip daddr ADDRESS
   // ip6 daddr ADDRESS/LENGTH; the length in bytes

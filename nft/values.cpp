@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::size_t kV4 = 4;
 constexpr std::size_t kV6 = 16;
-constexpr std::size_t kV4Offset = 12;  // within the v4-mapped form
+constexpr std::size_t kInterface = 16;  // IFNAMSIZ
+constexpr std::size_t kV4Offset = 12;   // within the v4-mapped form
 
 }  // namespace
 
@@ -18,6 +19,8 @@ std::size_t key_length(Key key) {
   switch (key) {
     case Key::Ipv6:
       return kV6;
+    case Key::Interface:
+      return kInterface;
     case Key::Flow4:
       return kV4 + 8;
     case Key::Flow6:
@@ -61,6 +64,8 @@ std::string to_string(Key key, std::span<const std::uint8_t> bytes) {
       return net::to_string(net::Protocol{bytes[0]});
     case Key::Port:
       return std::to_string(port_at(0));
+    case Key::Interface:
+      return {bytes.begin(), std::ranges::find(bytes.first(kInterface), 0)};
     case Key::Mark:
       break;
   }
@@ -100,6 +105,14 @@ KeyBytes KeyBytes::port(std::uint16_t port) {
   const std::uint16_t network = htons(port);
   key.put(&network, sizeof(network));
   key.length_ = sizeof(network);
+  return key;
+}
+
+KeyBytes KeyBytes::interface(std::string_view name) {
+  std::array<char, kInterface> filled{};
+  std::ranges::copy(name.substr(0, kInterface - 1), filled.begin());
+  KeyBytes key;
+  key.put(filled.data(), filled.size());
   return key;
 }
 

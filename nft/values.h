@@ -20,13 +20,14 @@ inline constexpr const char* kTable = "egressd";
 
 // What a set is keyed by. Addresses, protocols and ports are in network byte order.
 enum class Key : std::uint8_t {
-  Ipv4,      // ipv4_addr
-  Ipv6,      // ipv6_addr
-  Flow4,     // ipv4_addr . inet_proto . inet_service: destination, protocol, destination port
-  Flow6,     // ipv6_addr . inet_proto . inet_service
-  Protocol,  // inet_proto
-  Port,      // inet_service
-  Mark,      // mark: a number in host byte order
+  Ipv4,       // ipv4_addr
+  Ipv6,       // ipv6_addr
+  Flow4,      // ipv4_addr . inet_proto . inet_service: destination, protocol, destination port
+  Flow6,      // ipv6_addr . inet_proto . inet_service
+  Protocol,   // inet_proto
+  Port,       // inet_service
+  Mark,       // mark: a number in host byte order
+  Interface,  // ifname: its name, 16 bytes, filled up with zeros
 };
 
 std::size_t key_length(Key key);  // bytes; each part of a concatenation takes a multiple of four
@@ -54,6 +55,7 @@ class KeyBytes {
   static KeyBytes of(net::Protocol protocol);
   static KeyBytes port(std::uint16_t port);
   static KeyBytes mark(std::uint32_t value);
+  static KeyBytes interface(std::string_view name);  // at most 15 bytes count
 
   [[nodiscard]] std::span<const std::uint8_t> bytes() const { return {bytes_.data(), length_}; }
 

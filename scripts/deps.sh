@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing egressd on Debian 12 needs, from Debian's archive only.
-#   scripts/deps.sh build|sandbox|test|vm…    default: the first three
+#   scripts/deps.sh build|sandbox|test|image|vm|kubernetes|nspawn…    default: the first four
 set -euo pipefail
 
 build_packages=(
@@ -17,20 +17,31 @@ sandbox_packages=(
 test_packages=(
   clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
   iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db strace prometheus
+  golang-go golang-github-masterminds-sprig-dev golang-gopkg-yaml.v3-dev python3-yaml
+  python3-pyte
 )
+# deploy/image: the container image and its test.
+image_packages=(buildah podman runc conmon catatonit binutils python3-yaml)
 # What scripts/kernel-matrix.sh boots other kernels with.
 vm_packages=(qemu-system-x86 busybox-static xz-utils binutils)
+# What scripts/kubernetes-test.sh builds and runs an API server with.
+kubernetes_packages=(etcd-server golang-github-modern-go-reflect2-dev dpkg-dev)
+# Debian's package in a machine of its own: scripts/nspawn-test.sh.
+nspawn_packages=(mmdebstrap systemd-container dpkg-dev lintian)
 
 wanted=()
-for group in "${@:-build sandbox test}"; do
+for group in "${@:-build sandbox test image}"; do
   for word in $group; do
     case $word in
       build) wanted+=("${build_packages[@]}") ;;
       sandbox) wanted+=("${sandbox_packages[@]}") ;;
       test) wanted+=("${test_packages[@]}") ;;
+      image) wanted+=("${image_packages[@]}") ;;
       vm) wanted+=("${vm_packages[@]}") ;;
+      kubernetes) wanted+=("${kubernetes_packages[@]}") ;;
+      nspawn) wanted+=("${nspawn_packages[@]}") ;;
       *)
-        printf 'usage: %s [build|sandbox|test|vm]…\n' "$0" >&2
+        printf 'usage: %s [build|sandbox|test|image|vm|kubernetes|nspawn]…\n' "$0" >&2
         exit 2
         ;;
     esac
@@ -56,7 +67,7 @@ if [[ $EUID -ne 0 ]]; then
 fi
 printf 'packages: installing %d of %d: %s\n' "${#missing[@]}" "${#wanted[@]}" "${missing[*]}"
 
-# nginx, knot, rsyslog, unbound and prometheus come with services. The tests start their own in a
+# nginx, knot, rsyslog, unbound, prometheus, podman and etcd come with services. The tests start their own in a
 # sandbox; the machine's must neither start now nor at the next boot.
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
@@ -98,10 +109,11 @@ apt update || printf 'packages: apt-get update failed, trying with the lists the
 apt install --no-install-recommends "${missing[@]}"
 
 if [[ -d /run/systemd/system ]]; then
-  for service in nginx knot rsyslog unbound prometheus; do
+  for service in nginx knot rsyslog unbound prometheus podman etcd; do
     for package in "${missing[@]}"; do
-      if [[ $package == "$service" || $package == "$service-light" ]]; then
+      if [[ $package == "$service" || $package == "$service-light" || $package == "$service-server" ]]; then
         systemctl --quiet disable "$service.service"
+        [[ $service != podman ]] || systemctl --quiet disable podman{.socket,-restart.service,-auto-update.{service,timer}}
         printf 'packages: %s is installed but not enabled as a service\n' "$service"
       fi
     done

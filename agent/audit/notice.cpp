@@ -89,7 +89,8 @@ std::string Notice::to_text() const {
     case Event::TrialConfirmed:
       return printable(policy) + " is confirmed";
     case Event::TrialReplaced:
-      return printable(policy) + " is no longer on trial: the policy file was changed";
+      return (policy.empty() ? "a policy" : printable(policy)) +
+             " is no longer on trial: the policy file was changed";
     case Event::TrialRolledBack:
       return "rolled back to what was in force before " +
              (policy.empty() ? "the trial" : printable(policy));

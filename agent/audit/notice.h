@@ -17,7 +17,7 @@ struct Notice {
   enum class Event {
     Gap,               // count, cause, reason
     BreakGlassOpened,  // uid, comment, until
-    BreakGlassClosed,  // uid and comment of the opening; until: absent
+    BreakGlassClosed,  // uid and comment of the opening, if known; until: absent
     TrialStarted,      // policy, until
     TrialConfirmed,    // policy
     TrialReplaced,     // policy; the policy file was changed meanwhile
@@ -43,8 +43,10 @@ struct Notice {
   Event event = Event::Gap;
   std::chrono::system_clock::time_point time;  // of a gap: when it began, as far as known
   std::uint64_t count = 0;                     // of a gap: records that are missing
-  std::string cause;   // audit_log: could not be written; kernel: came faster than they were read
-  std::string reason;  // reason_name() of all of them, empty if not known
+  // audit_log: could not be written; kernel: came faster than they were read; flood: more different
+  // ones than are written
+  std::string cause;
+  std::string reason;                // reason_name() of all of them, empty if not known
   std::optional<std::uint32_t> uid;  // who did it
   std::string comment;               // what they gave as reason
   std::string policy;                // path

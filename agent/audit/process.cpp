@@ -49,9 +49,11 @@ std::string exe_of(int dir) {
   std::string exe(link.data(), static_cast<std::size_t>(n));
 
   constexpr std::string_view kDeleted = " (deleted)";
-  struct stat st{};
-  // A file may really be called that; one that has no links left cannot.
-  if (exe.ends_with(kDeleted) && (::fstatat(dir, "exe", &st, 0) != 0 || st.st_nlink == 0))
+  struct statx st{};
+  // A file may really be called that; one that has no links left cannot. Not asked of a file
+  // server, which may never answer: a program can be of a dead NFS mount, or one made for that.
+  if (exe.ends_with(kDeleted) &&
+      (::statx(dir, "exe", AT_STATX_DONT_SYNC, STATX_NLINK, &st) != 0 || st.stx_nlink == 0))
     exe.resize(exe.size() - kDeleted.size());
   return exe;
 }

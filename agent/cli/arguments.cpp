@@ -7,6 +7,7 @@
 #include "cli/completion.h"
 #include "cli/doctor_command.h"
 #include "cli/exec_command.h"
+#include "cli/live_commands.h"
 #include "control/message.h"
 #include "enforce/pins.h"
 
@@ -24,7 +25,6 @@ int run(int argc, const char* const* argv, Streams io) {
       "command cannot be run, 127 it was not found.");
 
   bool json = false;
-  bool dns = false;
   std::string socket = control::kDefaultSocket;
   std::string bpffs = enforce::kDefaultBpffsDir;
   std::string file;
@@ -32,7 +32,6 @@ int run(int argc, const char* const* argv, Streams io) {
   std::string name;
   std::string cloud;
   std::vector<std::string> destinations;
-  std::uint64_t count = 0;
   long long duration = 0;  // seconds
   std::string reason;
 
@@ -83,10 +82,7 @@ int run(int argc, const char* const* argv, Streams io) {
 
   auto* status_command = add_daemon("status", "State of the running daemon");
   auto* list_command = add_daemon("list", "Addresses in force");
-  auto* watch_command = add_daemon("watch", "Denials as they happen, until Ctrl-C");
-  watch_command->add_flag("--dns", dns,
-                          "Instead, the names and addresses the kernel learns from DNS answers");
-  watch_command->add_option("--count", count, "Stop after so many");
+  const LiveCommands live(app);
   auto* explain_command = add_daemon(
       "explain", "Why a destination, or what a process is connected to, is reachable or not");
   explain_command
@@ -170,7 +166,7 @@ int run(int argc, const char* const* argv, Streams io) {
   if (tags_show_command->parsed()) return tags_show(name, cloud, json, io);
   if (status_command->parsed()) return status(daemon, io);
   if (list_command->parsed()) return list(daemon, io);
-  if (watch_command->parsed()) return watch(daemon, dns, count, io);
+  if (const auto code = live.run(io)) return *code;
   if (explain_command->parsed()) return explain(daemon, name, bpffs, io);
   if (reload_command->parsed()) return put_in_force(daemon, "reload", io);
   if (try_command->parsed()) return try_policy(daemon, file, std::chrono::seconds(duration), io);

@@ -34,8 +34,6 @@ int tags_list(const std::string& cloud, bool json, Streams io);  // empty cloud:
 int tags_show(const std::string& name, const std::string& cloud, bool json, Streams io);
 int status(const DaemonOptions& options, Streams io);
 int list(const DaemonOptions& options, Streams io);
-// Denials, or with `dns` what DNS answers teach. `count`: stop after so many; 0 = never.
-int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams io);
 // Why a destination, or what a process is connected to, is reachable or not.
 int explain(const DaemonOptions& options, const std::string& target, const std::string& bpffs_dir,
             Streams io);

@@ -6,6 +6,7 @@
 #include <ostream>
 #include <vector>
 
+#include "cli/record_filter.h"
 #include "policy/tags.h"
 
 namespace egressd::cli {
@@ -65,11 +66,21 @@ Value value_of(const CLI::Option& option, const std::string& name, const std::st
   if (auto words = choices(option.get_type_name()); !words.empty()) return {Words, words};
   static const std::map<std::string, Value::Kind> kKinds{
       {"--bpffs", Directory}, {"--cgroup", Directory}, {"--state-dir", Directory},
-      {"--user", User},       {"COMMAND", Command},    {"DEST", None}};
+      {"--user", User},       {"COMMAND", Command},    {"DEST", None},
+      {"TARGET", None},       {"--reason", None},      {"--name", None},
+      {"--fqdn", None},       {"--destination", None}, {"--port", None},
+      {"--pid", None},        {"--comm", None},        {"--pod", None},
+      {"--rule", None}};
   if (path == "tags show" && name == "NAME") {
     Value tags{Words};
     for (const auto& tag : policy::TagCatalog::builtin().tags()) tags.words.push_back(tag.name);
     return tags;
+  }
+  if (path == "watch" || path == "top") {
+    Value reasons{Words};
+    for (const auto reason : refusal_reasons()) reasons.words.emplace_back(reason);
+    if (name == "--reason") return reasons;
+    if (name == "--cgroup") return {};  // a glob of paths below the mount
   }
   if (const auto known = kKinds.find(name); known != kKinds.end()) return {known->second};
   return {option.get_type_name().starts_with("TEXT") ? File : None};

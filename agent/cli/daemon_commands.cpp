@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "control/client.h"
+#include "enforce/nft_table.h"
 #include "enforce/pins.h"
 
 namespace egressd::cli {
@@ -58,18 +59,6 @@ void print_dns(const ordered_json& j, std::ostream& out) {
   for (const char* name : kDnsTrouble)
     if (const auto n = number_of(*dns, name); n && *n != 0) shown[name] = *n;
   print_counters({{"dns", std::move(shown)}}, "dns", out);
-}
-
-// "a.example -> b.example: 192.0.2.1, 192.0.2.2 (ttl 60s, from 192.0.2.53, asked by curl[4711])"
-std::string learned_text(const ordered_json& j) {
-  std::string line = text_of(j, "fqdn");
-  if (const auto chain = joined(j, "cname_chain", " -> "); !chain.empty()) line += " -> " + chain;
-  line += ": " + joined(j, "addresses", ", ") + " (ttl ";
-  const auto ttl = number_of(j, "ttl_seconds");
-  line += !ttl ? "-" : *ttl > 0 ? format_seconds(*ttl) : "0s";
-  line += ", from " + text_of(j, "server");
-  if (j.contains("asked_by")) line += ", asked by " + asker_text(j);
-  return printable(line + ")");
 }
 
 }  // namespace
@@ -157,42 +146,6 @@ int list(const DaemonOptions& options, Streams io) {
   return kOk;
 }
 
-int watch(const DaemonOptions& options, bool dns, std::uint64_t count, Streams io) {
-  std::map<std::string, std::string> arguments;
-  if (dns) arguments["dns"] = "true";
-  auto answer = ask(options.socket, "watch", std::move(arguments));
-  if (!answer) return report(answer.error(), options, io);
-  for (std::uint64_t seen = 0; count == 0 || seen < count;) {
-    const auto line = answer->client.read_line(std::nullopt);
-    if (!line || !*line) {
-      io.err << "egressctl: "
-             << (line ? std::string("the daemon has gone") : printable(line.error().message))
-             << '\n';
-      return kNoDaemon;
-    }
-    const auto j = ordered_json::parse(**line, nullptr, false);
-    if (!j.is_object()) {
-      io.err << "egressctl: the daemon sent a line that is no JSON object\n";
-      return kFailed;
-    }
-    if (options.json) {
-      io.out << dump(j) << '\n';
-    } else if (const auto record = audit::Record::from_json(**line)) {
-      io.out << record->to_text() << '\n';
-    } else if (j.contains("event") && j["event"] == "dns_learned") {
-      io.out << learned_text(j) << '\n';
-    } else if (const auto dropped = number_of(j, "dropped")) {
-      io.out << "(" << *dropped << " more, not shown: they came faster than they were read)\n";
-    } else {
-      io.out << printable(**line) << '\n';
-    }
-    if (!j.contains("dropped")) ++seen;
-    // A pipe must see each line when it happens. A reader that has left ends the watch.
-    if (!io.out.flush()) return kFailed;
-  }
-  return kOk;
-}
-
 int try_policy(const DaemonOptions& options, const std::string& file, std::chrono::seconds duration,
                Streams io) {
   std::error_code ec;
@@ -247,6 +200,12 @@ int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams i
       return kFailed;
     }
     removed = std::move(*r);
+    const auto table = enforce::remove_nft_table();
+    if (!table) {
+      io.err << "egressctl: " << printable(table.error().message) << '\n';
+      return kFailed;
+    }
+    if (*table) removed.emplace_back("table inet egressd (deleted)");
   }
   if (options.json) {
     io.out << dump({{"by", by_daemon ? "daemon" : "egressctl"}, {"removed", removed}}) << '\n';

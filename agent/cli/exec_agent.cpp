@@ -95,6 +95,8 @@ Result<PrivateAgent> PrivateAgent::start(const Options& options) {
                                  "--socket",      options.dir + "/control.sock",
                                  "--audit-log",   options.dir + "/audit.jsonl",
                                  "--log-level",   "warning"};
+  // They are the machine's agent's, which may only be starting.
+  words.insert(words.end(), {"--metrics-listen", "off"});
   if (options.audit) words.insert(words.end(), {"--mode", "audit"});
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -112,6 +114,7 @@ Result<PrivateAgent> PrivateAgent::start(const Options& options) {
       return errno;
     if (options.bpffs->mount && ::fcntl(options.bpffs->mount.get(), F_SETFD, 0) != 0) return errno;
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::unsetenv("NOTIFY_SOCKET");  // a service we run in is not ready when this agent is
     return 0;
   });
   if (!spawned)

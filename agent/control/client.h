@@ -20,8 +20,11 @@ class Client {
   static Result<Client> request(const std::string& path, const Request& request,
                                 std::chrono::milliseconds timeout);
 
-  // The next line, or nothing at the end of the answer. Without a timeout it waits for ever.
+  // The next line, or nothing at the end of the answer. Without a timeout it waits for ever;
+  // Error::code is ETIMEDOUT when it has passed, and the line can be asked for again.
   Result<std::optional<std::string>> read_line(std::optional<std::chrono::milliseconds> timeout);
+  // To poll for more; lines may be waiting in here already, a timeout of zero asks for those.
+  [[nodiscard]] int fd() const { return fd_.get(); }
 
  private:
   explicit Client(UniqueFd fd) : fd_(std::move(fd)) {}

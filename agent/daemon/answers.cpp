@@ -13,6 +13,7 @@ namespace egressd::daemon {
 namespace {
 
 constexpr seconds kLongestTrial{86400};
+constexpr seconds kLongWrite{2};
 constexpr std::size_t kShownDenials = 5;
 
 KnownName known_name(const ListEntry& entry) {
@@ -197,7 +198,7 @@ StatusReport DaemonImpl::quick_report() {
   report.started_at = started_at_;
   report.reload_worked = reload_error_.empty();
   report.last_good_reload = last_good_reload_;
-  report.resolver = resolver_->status();
+  if (resolver_) report.resolver = resolver_->status();
   report.audit_lost = recorder_->sink().lost();
   for (const auto& sink : recorder_->sink().sinks())
     report.audit_sinks.push_back({sink->name(), sink->lost()});
@@ -228,11 +229,15 @@ StatusReport DaemonImpl::quick_report() {
     report.warnings.push_back("on trial for another " + std::to_string(report.trial_for.count()) +
                               " s: " + report.trial + "; `egressctl confirm` keeps it");
   }
+  if (policy_held_ && clock_.now() - *policy_held_ > kLongWrite)
+    report.warnings.push_back(
+        "a process keeps " + options_.policy_path +
+        " open for writing (`fuser -v` tells which): what it changed is read when that closes it, "
+        "or at once by `egressctl reload`");
   if (!trial_error_.empty()) report.warnings.push_back(trial_error_);
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
-  if (!servers_error_.empty())
-    report.warnings.push_back("the DNS servers trusted so far stay trusted: " + servers_error_);
+  if (!servers_error_.empty()) report.warnings.push_back(servers_warning());
   report.dns_proxy = dns_proxy_ && dns_proxy_->is_active();
   if (report.dns_proxy) {
     report.forwarded = dns_proxy_->forwarder()->counters();

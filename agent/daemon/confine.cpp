@@ -83,10 +83,6 @@ constexpr bpf_cmd kBpfCommands[] = {BPF_MAP_CREATE,
 
 using Filter = std::unique_ptr<void, decltype([](scmp_filter_ctx f) { ::seccomp_release(f); })>;
 
-Error failed(const char* what, int negative_errno) {
-  return Error::from_errno(what, -negative_errno);
-}
-
 Result<void> drop_capabilities() {
   // Not all of them may be there: a container or a unit can have taken some away.
   if (::capng_get_caps_process() != 0)
@@ -95,18 +91,26 @@ Result<void> drop_capabilities() {
   std::ranges::copy_if(kKept, std::back_inserter(kept), [](unsigned capability) {
     return ::capng_have_capability(CAPNG_PERMITTED, capability) != 0;
   });
+  const bool can_bound = ::capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP) != 0;
   ::capng_clear(CAPNG_SELECT_ALL);
   for (const unsigned capability : kept)
     if (::capng_update(CAPNG_ADD, static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED),
                        capability) != 0)
       return std::unexpected(Error::of("drop capabilities: cannot name those to keep"));
-  // The bounding set first: that takes CAP_SETPCAP, which goes too.
-  if (::capng_apply(CAPNG_SELECT_ALL) != 0)
+  // The bounding set first: that takes CAP_SETPCAP, which goes too. Where a unit or a container has
+  // taken that away the set stays as they made it: it is of use to exec only, which is refused.
+  if (::capng_apply(
+          can_bound ? CAPNG_SELECT_ALL
+                    : static_cast<capng_select_t>(CAPNG_SELECT_CAPS | CAPNG_SELECT_AMBIENT)) != 0)
     return std::unexpected(Error::of("drop capabilities: the kernel refused"));
   return {};
 }
 
 #ifndef EGRESSD_UNFILTERED
+Error failed(const char* what, int negative_errno) {
+  return Error::from_errno(what, -negative_errno);
+}
+
 // Collects rules; the first error stays.
 class Rules {
  public:

@@ -10,6 +10,7 @@
 #include "daemon/daemon_impl.h"
 #include "enforce/bpf_backend.h"
 #include "enforce/cgroup.h"
+#include "enforce/nft_backend.h"
 #include "enforce/pins.h"
 
 namespace egressd::daemon {
@@ -21,6 +22,7 @@ constexpr std::chrono::milliseconds kReadEventsAgain{15};  // longer than EGRESS
 }  // namespace
 
 Result<void> DaemonImpl::start_resolver() {
+  if (servers_.dns.addresses.empty()) return {};  // resolv.conf is awaited: follow_resolv_conf()
   dns::Resolver::Options options;
   options.servers = servers_.dns.addresses;
   auto resolver = dns::Resolver::create(
@@ -46,8 +48,26 @@ void DaemonImpl::keep_resolved() {
   resolver_->set_names(std::move(names));
 }
 
+Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
+  if (options_.backend == "nft") {
+    spdlog::warn(
+        "nftables judges no DNS questions: every name may be asked at the trusted resolvers, "
+        "whatever dns.filter says");
+    return enforce::open_nft_backend(
+        {.cgroup_path = options_.cgroup_path, .max_learned = options_.max_learned});
+  }
+  enforce::BpfOptions bpf;
+  bpf.cgroup_path = options_.cgroup_path;
+  bpf.bpffs_dir = options_.bpffs_dir;
+  bpf.max_learned = options_.max_learned;
+  return enforce::open_bpf_backend(std::move(bpf));
+}
+
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
+  auto manager = ServiceManager::open(loop_);
+  if (!manager) return std::unexpected(std::move(manager.error()));
+  service_manager_ = std::move(*manager);
   DnsProxy::raise_limits();
   auto file = policy_to_start_with();
   if (!file) return std::unexpected(std::move(file.error()));
@@ -73,11 +93,7 @@ Result<void> DaemonImpl::start() {
   if (!lock) return std::unexpected(std::move(lock.error()));
   pins_lock_ = std::move(*lock);
 
-  enforce::BpfOptions bpf;
-  bpf.cgroup_path = options_.cgroup_path;
-  bpf.bpffs_dir = options_.bpffs_dir;
-  bpf.max_learned = options_.max_learned;
-  auto backend = enforce::open_bpf_backend(std::move(bpf));
+  auto backend = open_backend();
   if (!backend) return std::unexpected(std::move(backend.error()));
   backend_ = std::move(*backend);
   const auto found = backend_->generation();
@@ -125,7 +141,7 @@ Result<void> DaemonImpl::start() {
     spdlog::warn("changes of {} are seen late: {}", options_.policy_path,
                  policy_watch.error().message);
   if (auto r = put_in_force(std::move(*file)); !r) return r;
-  if (trial_left_behind_) note_trial(audit::Notice::Event::TrialRolledBack);
+  if (trial_left_behind_) note_trial(*trial_left_behind_);
   Trial::forget(trial_path());
   if (auto r = start_resolver(); !r) return r;
   if (adopted_) {
@@ -144,6 +160,7 @@ Result<void> DaemonImpl::start() {
 
 void DaemonImpl::attach_when_ready() {
   const bool all =
+      !resolver_ ||
       std::ranges::all_of(resolver_->status(), [](const dns::Resolver::NameStatus& name) {
         return name.resolved || name.consecutive_failures > 0;
       });
@@ -162,6 +179,21 @@ void DaemonImpl::attach() {
     spdlog::info("enforcing on {}", options_.cgroup_path);
   else
     loop_.stop();  // an agent that enforces nothing must not look alive
+  tell_service_manager();
+}
+
+void DaemonImpl::tell_service_manager() {
+  if (!attached_) {
+    service_manager_->status("waits for the first DNS answers");
+    return;
+  }
+  service_manager_->ready(
+      std::string(compiled_.rules.enforce ? "enforce" : "audit") + ", generation " +
+      std::to_string(compiled_.rules.generation) + ": " +
+      std::to_string(compiled_.rules.rule_names.size()) + " rules, " +
+      std::to_string(compiled_.rules.names.size()) + " name patterns" +
+      (trial_ ? "; on trial" : "") +
+      (reload_error_.empty() ? "" : "; the last reload went wrong, see egressctl status"));
 }
 
 Result<void> DaemonImpl::open_sink() {
@@ -173,6 +205,10 @@ Result<void> DaemonImpl::open_sink() {
 }
 
 Result<void> DaemonImpl::open_events() {
+  if (backend_->denials_fd() >= 0) {
+    drain_tally();
+    return watch_events();
+  }
   auto reader = audit::EventReader::open(backend_->events_fd(), [this](const egressd_event& event) {
     ++seen_.denials;
     recorder_->refused(event);
@@ -217,7 +253,11 @@ Result<void> DaemonImpl::read_what_waits() {
 }
 
 Result<void> DaemonImpl::watch_events() {
-  return loop_.watch(events_->epoll_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
+  return loop_.watch(denials_fd(), EPOLLIN, [this](std::uint32_t) { drain_events(); });
+}
+
+int DaemonImpl::denials_fd() const {
+  return events_ ? events_->epoll_fd() : backend_->denials_fd();
 }
 
 // In a burst the kernel wakes us once per EGRESSD_WAKE_NS only: what came after is fetched by
@@ -225,12 +265,17 @@ Result<void> DaemonImpl::watch_events() {
 // meanwhile is counted, and neither the agent's CPU nor the disk is in the hands of whoever floods.
 void DaemonImpl::drain_events() {
   read_dns_events(kEverything);  // the names of what was refused
-  const auto taken = events_->poll();
+  const auto taken = events_ ? events_->poll()
+                             : backend_->read_denials(audit::EventReader::kMaxPerPoll,
+                                                      [this](const egressd_event& event) {
+                                                        ++seen_.denials;
+                                                        recorder_->refused(event);
+                                                      });
   if (!taken) spdlog::error("{}", taken.error().message);
   if (events_timer_ != 0) loop_.cancel(std::exchange(events_timer_, 0));
   const bool flood = taken && *taken == audit::EventReader::kMaxPerPoll;
   if (flood && !in_flood_) {
-    loop_.unwatch(events_->epoll_fd());
+    loop_.unwatch(denials_fd());
     in_flood_ = true;
   } else if (!flood && in_flood_) {
     if (auto r = watch_events(); !r)
@@ -257,6 +302,7 @@ void DaemonImpl::drain_tally() {
     recorder_->lost_in_kernel(reason, count);
   };
   if (auto r = backend_->drain_lost(lost); !r) spdlog::error("{}", r.error().message);
+  recorder_->write_repeated();
   recorder_->asked_for_losses();
   follow_break_glass();
   if (unrecorded_questions_ != 0 && clock_.now() - records_at_ > kTallyEvery) tell_unrecorded();

@@ -29,6 +29,7 @@
 #include "daemon/opening_log.h"
 #include "daemon/recorder.h"
 #include "daemon/rule_history.h"
+#include "daemon/service_manager.h"
 #include "daemon/status.h"
 #include "daemon/trial.h"
 #include "dns/reply.h"
@@ -59,7 +60,7 @@ class DaemonImpl final : public Daemon {
     for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
                              settle_timer_, policy_timer_, tally_timer_, trial_timer_})
       loop_.cancel(timer);
-    if (events_ && !in_flood_) loop_.unwatch(events_->epoll_fd());
+    if (backend_ && !in_flood_ && denials_fd() >= 0) loop_.unwatch(denials_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
     // Enforcement found in place or begun goes on; a start that came to nothing leaves nothing.
     if (backend_ && !adopted_ && !attached_) backend_->discard_unused();
@@ -69,6 +70,9 @@ class DaemonImpl final : public Daemon {
 
   Result<void> start();
   Result<void> reload() override;
+  void stopping() override {
+    if (trial_) (void)roll_back();  // if it fails, the next start does it
+  }
   void reopen_audit_log() override {
     if (auto r = recorder_->reopen(); !r) spdlog::error("{}", r.error().message);
   }
@@ -111,12 +115,15 @@ class DaemonImpl final : public Daemon {
   // Puts it in force, or says in the log and in `status` why not.
   Result<void> take_over(Result<PolicyFile> file);
   [[nodiscard]] std::string stub_alone_warning() const;
+  [[nodiscard]] std::string servers_warning() const;
 
+  [[nodiscard]] Result<std::unique_ptr<enforce::Backend>> open_backend() const;
   Result<void> open_sink();
   Result<void> open_events();
   Result<void> read_what_waits();
   void read_dns_events(std::size_t max);
   Result<void> watch_events();
+  [[nodiscard]] int denials_fd() const;  // readable while there are events; -1: none yet
   void drain_events();
   void drain_dns_events();
   void drain_tally();
@@ -124,6 +131,7 @@ class DaemonImpl final : public Daemon {
   Result<void> open_control();
   void attach_when_ready();
   void attach();
+  void tell_service_manager();
   void sweep();
   void keep_live();
 
@@ -135,6 +143,9 @@ class DaemonImpl final : public Daemon {
   void on_dns_event(std::span<const std::uint8_t> entry);
   void on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
                       std::span<const std::uint8_t> message);
+  void on_dns_observed(const egressd_dns_event& event, const dns::Question& question,
+                       std::span<const std::uint8_t> message);
+  [[nodiscard]] BootTime expiry_of(const dns::Answer& answer) const;
   [[nodiscard]] bool rightly_learned(const egressd_dns_event& event, const std::string& fqdn) const;
   AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);
@@ -171,7 +182,9 @@ class DaemonImpl final : public Daemon {
   std::string policy_hash_;
   Trial::Text policy_text_;
   std::optional<Trial> trial_;
-  bool trial_left_behind_ = false;  // by an earlier agent
+  std::string seen_before_trial_;  // policy_seen_ when it began
+  // What this start makes of a trial that an earlier agent left behind.
+  std::optional<audit::Notice::Event> trial_left_behind_;
   std::string trial_error_;  // why it cannot be rolled back; empty if it can, as far as is known
   EventLoop::TimerId trial_timer_ = 0;
   std::string reload_error_;  // what came of the last reload; empty if it worked
@@ -185,6 +198,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<FileWatch> policy_watch_;
   std::string policy_seen_;  // hash of the file when it was last looked at; empty if not readable
   EventLoop::TimerId policy_timer_ = 0;
+  std::optional<BootTime> policy_held_;  // since when it is only not read as somebody writes it
   LearnedNames learned_;
   std::set<std::string> guarded_;  // "name -> address" already warned of
   std::unique_ptr<LocalAddresses> local_addresses_;
@@ -203,6 +217,7 @@ class DaemonImpl final : public Daemon {
   // not know, cannot have moved to another pattern.
   bool earlier_names_hold_ = true;
 
+  std::unique_ptr<ServiceManager> service_manager_;
   std::unique_ptr<audit::CgroupPaths> cgroup_paths_;
   std::unique_ptr<audit::EventReader> events_;
   std::unique_ptr<audit::RingReader> dns_events_;

@@ -25,7 +25,9 @@ bool LearnedNames::record(const dns::Answer& answer,
       continue;
     }
     it->second.heard = heard.insert(heard.end(), {grant.address, it});
-    if (++size_ <= max_origins_) continue;
+    ++size_;
+    give_up_one(names, it);
+    if (size_ <= max_origins_) continue;
     Heard& most = std::ranges::max_element(heard_, {}, [](const auto& item) {
                     return item.second.size();
                   })->second;
@@ -37,6 +39,23 @@ bool LearnedNames::record(const dns::Answer& answer,
     if (found->second.empty()) addresses_.erase(found);
   }
   return anything_new;
+}
+
+// If the address has too many names under the pattern of the one just added.
+void LearnedNames::give_up_one(ByName& names, ByName::const_iterator added) {
+  const std::uint32_t name_id = added->first.first;
+  std::size_t count = 0;
+  auto oldest = names.cend();
+  for (auto it = names.lower_bound({name_id, ""}); it != names.cend() && it->first.first == name_id;
+       ++it, ++count) {
+    if (it != added &&
+        (oldest == names.cend() || it->second.origin.heard < oldest->second.origin.heard))
+      oldest = it;
+  }
+  if (count <= kMaxNames) return;
+  heard_.at(name_id).erase(oldest->second.heard);
+  names.erase(oldest);
+  --size_;
 }
 
 std::vector<LearnedNames::Origin> LearnedNames::origins(const net::IpAddress& address,
@@ -55,15 +74,18 @@ bool LearnedNames::explains(const enforce::LearnedAddress& grant) const {
                              [&](const Origin& origin) { return origin.expires >= grant.expires; });
 }
 
-std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address) const {
+std::vector<std::string> LearnedNames::fqdns(const net::IpAddress& address,
+                                             std::uint64_t cgroup_id) const {
   const auto it = addresses_.find(address);
   if (it == addresses_.end()) return {};
   std::vector<const Origin*> origins;
   for (const auto& [key, entry] : it->second) origins.push_back(&entry.origin);
-  std::ranges::stable_sort(origins, std::ranges::greater{},
-                           [](const Origin* o) { return o->expires; });
+  std::ranges::stable_sort(origins, std::ranges::greater{}, [cgroup_id](const Origin* o) {
+    return std::pair(cgroup_id != 0 && o->asker.cgroup_id == cgroup_id, o->expires);
+  });
   std::vector<std::string> names;
   for (const Origin* origin : origins) {
+    if (names.size() == kMaxTold) break;
     if (std::ranges::find(names, origin->fqdn) == names.end()) names.push_back(origin->fqdn);
   }
   return names;

@@ -26,12 +26,20 @@ struct Asker {
 };
 
 // What the kernel's grants do not say: which name gave an address, by which CNAMEs, who asked, and
-// how the agent came to know. Bounded: beyond kMaxOrigins the pattern with the most gives up the
-// one heard longest ago, so that a flood under one wildcard forgets nobody else's; only the
-// description goes, never the grant.
+// how the agent came to know. Bounded: beyond kMaxNames a pattern gives up what it heard longest
+// ago of the address, beyond kMaxOrigins the pattern with the most the one heard longest ago, so
+// that a flood under one wildcard forgets nobody else's; only the description goes, never the
+// grant.
 class LearnedNames {
  public:
   static constexpr std::size_t kMaxOrigins = 65536;
+  // In place of a pattern's number: the name has no rule, its addresses are known and not granted.
+  static constexpr std::uint32_t kNoPattern = 0;
+  // Of one address under one pattern: a zone that has the same addresses for every name is asked
+  // for as many names as somebody likes, and each denial is to be told with them.
+  static constexpr std::size_t kMaxNames = 64;
+  // Of one address in fqdns().
+  static constexpr std::size_t kMaxTold = 16;
 
   struct Origin {
     std::string fqdn;
@@ -54,8 +62,10 @@ class LearnedNames {
                                             std::uint32_t name_id) const;
   // True if the names origins() tells account for the whole grant: one of them gave it its end.
   [[nodiscard]] bool explains(const enforce::LearnedAddress& grant) const;
-  // Names the address is known by, the one believed longest first.
-  [[nodiscard]] std::vector<std::string> fqdns(const net::IpAddress& address) const;
+  // Names the address is known by, best guess first: those asked for from the cgroup of this id (0:
+  // any), of these the one believed longest; kMaxTold at most.
+  [[nodiscard]] std::vector<std::string> fqdns(const net::IpAddress& address,
+                                               std::uint64_t cgroup_id = 0) const;
   // By which names `fqdn` came to the address in the latest answer; empty if directly.
   [[nodiscard]] std::vector<std::string> cname_chain(const net::IpAddress& address,
                                                      std::string_view fqdn) const;
@@ -84,6 +94,8 @@ class LearnedNames {
     Origin origin;
     Heard::iterator heard;
   };
+
+  void give_up_one(ByName& names, ByName::const_iterator added);
 
   std::size_t max_origins_;
   std::unordered_map<net::IpAddress, ByName> addresses_;

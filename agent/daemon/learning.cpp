@@ -42,7 +42,33 @@ std::string text_of(const std::vector<net::IpAddress>& addresses) {
   return text;
 }
 
+Asker asker_of(const egressd_dns_event& event) {
+  Asker asker{event.tgid, event.uid, event.cgroup_id, {}};
+  asker.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
+  return asker;
+}
+
+// Nothing if the message is no answer for addresses.
+std::optional<dns::Answer> answer_of(const egressd_dns_event& event, const dns::Question& question,
+                                     std::span<const std::uint8_t> message) {
+  const auto type = static_cast<dns::RecordType>(question.type);
+  if (type != dns::RecordType::A && type != dns::RecordType::Aaaa) return std::nullopt;
+  const auto reply = dns::parse_reply(message, question.name, type);
+  if (!reply) return std::nullopt;
+  return dns::Answer{.source = dns::Answer::Source::Kernel,
+                     .fqdn = question.name,
+                     .cname_chain = reply->cname_chain,
+                     .addresses = reply->addresses,
+                     .ttl = seconds(event.ttl_s),
+                     .heard = BootTime(static_cast<std::int64_t>(event.time_ns)),
+                     .server = address_of(event.server)};
+}
+
 }  // namespace
+
+BootTime DaemonImpl::expiry_of(const dns::Answer& answer) const {
+  return answer.heard + std::clamp(answer.ttl, kMinTtl, kMaxTtl) + policy_.dns.grace;
+}
 
 std::vector<enforce::LearnedAddress> DaemonImpl::grants_of_known(
     const NameMatcher& names, const std::vector<LearnedNames::Known>& known) {
@@ -106,7 +132,8 @@ void DaemonImpl::rejudge_learned() {
   for (const LearnedNames::Known& k : known) {
     auto grants = grants_for(compiled_.names, k.origin.fqdn, k.address, k.origin.expires);
     // What it was granted under before stands beside, if the policy still has that pattern.
-    if (ids.contains(k.name_id)) grants.push_back({k.address, k.name_id, k.origin.expires});
+    if (ids.contains(k.name_id) || k.name_id == LearnedNames::kNoPattern)
+      grants.push_back({k.address, k.name_id, k.origin.expires});
     learned_.record({.source = k.origin.source,
                      .fqdn = k.origin.fqdn,
                      .cname_chain = k.origin.cname_chain,
@@ -186,6 +213,7 @@ void DaemonImpl::sweep() {
 }
 
 void DaemonImpl::read_dns_events(std::size_t max) {
+  if (!dns_events_) return;
   if (auto r = dns_events_->poll(max); !r) spdlog::error("{}", r.error().message);
 }
 
@@ -212,6 +240,9 @@ void DaemonImpl::on_dns_event(std::span<const std::uint8_t> entry) {
     case EGRESSD_DNS_EVENT_TOO_LARGE:
       if (question) on_dns_too_large(question->name);
       break;
+    case EGRESSD_DNS_EVENT_OBSERVED:
+      if (question) on_dns_observed(event, *question, message);
+      break;
     default:
       break;
   }
@@ -219,28 +250,17 @@ void DaemonImpl::on_dns_event(std::span<const std::uint8_t> entry) {
 
 void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Question& question,
                                 std::span<const std::uint8_t> message) {
-  const auto type = static_cast<dns::RecordType>(question.type);
-  if (type != dns::RecordType::A && type != dns::RecordType::Aaaa) return;
-  const auto reply = dns::parse_reply(message, question.name, type);
-  if (!reply) return;
-  const dns::Answer answer{.source = dns::Answer::Source::Kernel,
-                           .fqdn = question.name,
-                           .cname_chain = reply->cname_chain,
-                           .addresses = reply->addresses,
-                           .ttl = seconds(event.ttl_s),
-                           .heard = BootTime(static_cast<std::int64_t>(event.time_ns)),
-                           .server = address_of(event.server)};
-  const BootTime expires = BootTime(static_cast<std::int64_t>(event.time_ns)) +
-                           std::clamp(answer.ttl, kMinTtl, kMaxTtl) + policy_.dns.grace;
+  const auto heard = answer_of(event, question, message);
+  if (!heard) return;
+  const dns::Answer& answer = *heard;
   std::vector<enforce::LearnedAddress> grants;
-  for (const net::IpAddress& address : reply->addresses) {
+  for (const net::IpAddress& address : answer.addresses) {
     for (const std::uint32_t name_id : event.name_ids) {
-      if (name_id != 0) grants.push_back({address, name_id, expires});
+      if (name_id != 0) grants.push_back({address, name_id, expiry_of(answer)});
     }
   }
   if (!rightly_learned(event, question.name)) settle_soon();
-  Asker asker{event.tgid, event.uid, event.cgroup_id, {}};
-  asker.comm.assign(std::begin(event.comm), std::ranges::find(event.comm, 0));
+  const Asker asker = asker_of(event);
   ++seen_.learned;
   spdlog::log(learned_.record(answer, grants, asker) ? spdlog::level::info : spdlog::level::debug,
               "{} -> {}, ttl {} s, learned from the answer of {}, asked by {}[{}]", question.name,
@@ -250,7 +270,7 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
     dns_watchers_.broadcast(to_json(answer, address_of(event.server), asked_by(asker)));
   if (policy_.dns.log == policy::DnsLog::All)
     note_question({.name = question.name,
-                   .type = std::string(to_string(type)),
+                   .type = dns::type_name(question.type),
                    .server = address_of(event.server),
                    .protocol = static_cast<net::Protocol>(event.proto),
                    .source_port = {},
@@ -262,6 +282,18 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
                    .took = {},
                    .cgroup = ""},
                   asker.pid == 0 ? std::nullopt : std::optional(asker.uid), asker.cgroup_id);
+}
+
+// No grant comes of it, only a name for the records. Should a later policy have a rule for the
+// name, it is granted like what was learned.
+void DaemonImpl::on_dns_observed(const egressd_dns_event& event, const dns::Question& question,
+                                 std::span<const std::uint8_t> message) {
+  const auto answer = answer_of(event, question, message);
+  if (!answer) return;
+  std::vector<enforce::LearnedAddress> nothing;
+  for (const net::IpAddress& address : answer->addresses)
+    nothing.push_back({address, LearnedNames::kNoPattern, expiry_of(*answer)});
+  (void)learned_.record(*answer, nothing, asker_of(event));
 }
 
 // False if one of the patterns is in the policy and should not have been granted for this name.

@@ -31,10 +31,8 @@ Result<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::open(
 
 void MetricsEndpoint::try_to_listen(const metrics::ListenAddress& listen) {
   retry_timer_ = 0;
-  auto server = metrics::Server::open(loop_, listen, {}, [this](std::string_view path) {
-    return metrics::page(
-        path, [this]() -> const metrics::Snapshot& { return snapshot(); }, clock_.now());
-  });
+  auto server = metrics::Server::open(loop_, listen, {},
+                                      [this](std::string_view path) { return page(path); });
   if (server) {
     server_ = std::move(*server);
     error_.clear();
@@ -48,6 +46,20 @@ void MetricsEndpoint::try_to_listen(const metrics::ListenAddress& listen) {
         server.error().message);
   error_ = server.error().message;
   retry_timer_ = loop_.after(kRetryEvery, [this, listen] { try_to_listen(listen); });
+}
+
+// The long page is made once for all who ask meanwhile.
+metrics::Page MetricsEndpoint::page(std::string_view path) {
+  const BootTime now = clock_.now();
+  const auto make = [&] {
+    return metrics::page(path, [this]() -> const metrics::Snapshot& { return snapshot(); }, now);
+  };
+  if (path != "/metrics") return make();
+  if (!page_ || now - page_made_ >= kFreshFor) {
+    page_ = make();
+    page_made_ = now;
+  }
+  return *page_;
 }
 
 const metrics::Snapshot& MetricsEndpoint::snapshot() {

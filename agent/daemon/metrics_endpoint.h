@@ -2,11 +2,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "metrics/pages.h"
 #include "metrics/server.h"
 #include "metrics/snapshot.h"
 
@@ -31,6 +34,7 @@ class MetricsEndpoint {
   MetricsEndpoint(EventLoop& loop, std::function<metrics::Snapshot()> take)
       : loop_(loop), take_(std::move(take)) {}
   void try_to_listen(const metrics::ListenAddress& listen);
+  metrics::Page page(std::string_view path);
   const metrics::Snapshot& snapshot();
 
   EventLoop& loop_;
@@ -39,6 +43,8 @@ class MetricsEndpoint {
   EventLoop::TimerId retry_timer_ = 0;
   std::string error_;
   std::unique_ptr<const metrics::Snapshot> last_;
+  std::optional<metrics::Page> page_;  // the one of /metrics
+  BootTime page_made_{0};
   std::unique_ptr<metrics::Server> server_;
 };
 

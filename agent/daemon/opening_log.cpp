@@ -46,7 +46,14 @@ std::vector<audit::Notice> OpeningLog::look(const enforce::Opening& opening, Boo
   last_ = opening;
   if (open_ && !opening.is_open(now)) {
     open_ = false;
-    news.push_back(notice(audit::Notice::Event::BreakGlassClosed, std::min(opening.until, now)));
+    auto closed = notice(audit::Notice::Event::BreakGlassClosed, std::min(opening.until, now));
+    // Gone with the kernel's maps, by egressctl detach or a boot: whose it was and when it ended,
+    // they do not say any more.
+    if (opening.since == BootTime(0)) {
+      closed.time = wall;
+      closed.uid.reset();
+    }
+    news.push_back(std::move(closed));
   }
   if (!news.empty()) save();
   return news;

@@ -50,7 +50,13 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   policy::Policy& policy = file.policy;
   auto servers = find_name_servers(policy, options_.resolv_conf);
-  if (!servers) return std::unexpected(std::move(servers.error()));
+  const std::string no_servers = servers ? "" : servers.error().message;
+  if (!servers) {
+    // Only while there have been none: those trusted so far stay trusted.
+    if (!options_.await_resolv_conf || !servers_.dns.addresses.empty())
+      return std::unexpected(std::move(servers.error()));
+    servers = NameServers{};
+  }
   const auto before = backend_->generation();
   if (!before) return std::unexpected(before.error());
   const std::uint32_t first_new = ids_->next();
@@ -104,7 +110,8 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   policy_ = std::move(policy);
   compiled_ = std::move(*compiled);
   servers_ = std::move(*servers);
-  servers_error_.clear();
+  servers_error_ = no_servers;
+  if (!servers_error_.empty()) spdlog::warn("{}", servers_warning());
   if (servers_.stub_alone) spdlog::warn("{}", stub_alone_warning());
   policy_hash_ = std::move(file.hash);
   policy_text_ = std::move(file.text);
@@ -116,6 +123,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   loop_.cancel(std::exchange(settle_timer_, 0));
   rejudge_learned();
   follow_dns_mode();
+  tell_service_manager();
   return {};
 }
 
@@ -146,7 +154,16 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   auto file = read_policy();
   auto before = Trial::left_behind(trial_path());
   if (!before) return file;
-  trial_left_behind_ = true;
+  trial_left_behind_ = audit::Notice::Event::TrialRolledBack;
+  if (file && *file->text != *before) {
+    // Edited since, or confirmed by an agent that died before it had forgotten the trial.
+    trial_left_behind_ = audit::Notice::Event::TrialReplaced;
+    spdlog::warn(
+        "the agent ended while a policy was on trial: {}, which was changed since, is in "
+        "force instead",
+        options_.policy_path);
+    return file;
+  }
   if (!file) {
     auto kept = parse(std::move(*before), options_.policy_path);
     if (!kept) return file;
@@ -159,7 +176,10 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   return file;
 }
 
-Result<void> DaemonImpl::reload() { return take_over(read_policy()); }
+Result<void> DaemonImpl::reload() {
+  service_manager_->reloading();
+  return take_over(read_policy());
+}
 
 // A file that has been changed, if it is one: a pipe gives its bytes to whoever asks, and only a
 // request for it may wait for them.
@@ -170,18 +190,21 @@ void DaemonImpl::follow_policy_file() {
   if (kind != std::filesystem::file_type::regular && kind != std::filesystem::file_type::not_found)
     return;
   if (FileWatch::is_being_written(options_.policy_path)) {
+    if (!policy_held_) policy_held_ = clock_.now();
     policy_timer_ = loop_.after(kPolicyDelay, [this] {
       policy_timer_ = 0;
       follow_policy_file();
     });
     return;
   }
+  policy_held_.reset();
   auto text = policy::read_policy_file(options_.policy_path);
   const std::string seen = text ? fingerprint(*text) : "";
   if (seen == policy_seen_) return;
   policy_seen_ = seen;
   if (text && seen == policy_hash_ && reload_error_.empty() && !trial_) return;
   if (text) spdlog::info("{} has changed", options_.policy_path);
+  service_manager_->reloading();
   (void)take_over(text ? parse(std::move(*text), options_.policy_path, seen)
                        : refused(text.error()));
 }
@@ -195,8 +218,11 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     note_trial(audit::Notice::Event::TrialReplaced);
     end_trial();
   }
-  if (r) last_good_reload_ = std::chrono::system_clock::now();
-  if (r) return r;
+  if (r) {
+    last_good_reload_ = std::chrono::system_clock::now();
+    tell_service_manager();
+    return r;
+  }
   if (compiled_.rules.generation != old_generation) {
     reload_error_ = r.error().message;
     spdlog::error("{}", reload_error_);
@@ -205,11 +231,17 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     spdlog::error("reload refused, generation {} stays in force:\n{}", old_generation,
                   r.error().message);
   }
+  tell_service_manager();
   return r;
 }
 
 Result<void> DaemonImpl::begin_trial(const std::string& path, seconds duration) {
   follow_policy_file();  // only what changes from now on ends the trial
+  // Nor may the agent wait for whoever writes into a pipe.
+  if (std::error_code ec;
+      std::filesystem::exists(path, ec) && !std::filesystem::is_regular_file(path, ec))
+    return std::unexpected(
+        Error::of(path + " is no regular file: write the policy to one, and try that"));
   auto text = policy::read_policy_file(path);
   if (!text) return refused(text.error());
   auto file = parse(std::move(*text), path);
@@ -226,6 +258,7 @@ Result<void> DaemonImpl::begin_trial(const std::string& path, seconds duration) 
   }
   end_trial_timer();
   trial_ = std::move(*trial);
+  seen_before_trial_ = policy_seen_;
   if (!changed) {
     (void)roll_back();
     return changed;
@@ -263,7 +296,13 @@ Result<void> DaemonImpl::roll_back() {
 }
 
 Result<void> DaemonImpl::confirm_trial() {
+  follow_policy_file();  // what was written there meanwhile is not to be lost
   if (!trial_) return std::unexpected(Error::of("no policy is on trial"));
+  if (policy_seen_ != seen_before_trial_ || policy_held_)
+    return std::unexpected(Error::of(
+        "the trial goes on: " + options_.policy_path + " has been changed since it began" +
+        (policy_held_ ? ", and is still open for writing" : ", but cannot be put in force") +
+        "; to keep what is on trial nevertheless, copy " + trial_->path() + " there"));
   if (auto r = trial_->keep(options_.policy_path); !r)
     return std::unexpected(
         std::move(r.error()).context("the trial goes on, and will be rolled back: the policy file "
@@ -318,9 +357,15 @@ void DaemonImpl::follow_resolv_conf() {
                  options_.resolv_conf.conf);
     if (auto r = change_to(current()); !r) error = r.error().message;
   }
-  if (!error.empty() && error != servers_error_)
-    spdlog::error("the servers trusted so far stay trusted: {}", error);
+  const bool news = error != servers_error_;
   servers_error_ = std::move(error);
+  if (news && !servers_error_.empty()) spdlog::error("{}", servers_warning());
+}
+
+std::string DaemonImpl::servers_warning() const {
+  return (servers_.dns.addresses.empty() ? "no DNS server may be asked yet: "
+                                         : "the DNS servers trusted so far stay trusted: ") +
+         servers_error_;
 }
 
 std::string DaemonImpl::stub_alone_warning() const {

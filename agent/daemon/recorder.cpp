@@ -11,6 +11,18 @@ namespace egressd::daemon {
 namespace {
 
 constexpr std::size_t kRecent = 1024;
+// Different questions within a second that are written; more are nobody's to read.
+constexpr std::size_t kQuestions = 2048;
+
+// Of `count` verdicts, the last at last_ns.
+void set_count(audit::Record& record, std::uint64_t count, std::uint64_t first_ns,
+               std::uint64_t last_ns, std::uint64_t bytes) {
+  record.count = count;
+  if (count > 1)
+    record.last_time = record.time + std::chrono::duration_cast<std::chrono::microseconds>(
+                                         std::chrono::nanoseconds(last_ns - first_ns));
+  record.length = bytes;
+}
 
 }  // namespace
 
@@ -32,7 +44,7 @@ audit::Record Recorder::record_of(const egressd_event& event, std::uint64_t coun
   net::IpAddress::Bytes bytes{};
   std::ranges::copy(event.daddr.addr, bytes.begin());
   const net::IpAddress destination(bytes);
-  known.fqdns = names_.fqdns(destination);
+  known.fqdns = names_.fqdns(destination, event.cgroup_id);
   if (!known.fqdns.empty())
     known.cname_chain = names_.cname_chain(destination, known.fqdns.front());
   return audit::make_record(event, known);
@@ -44,11 +56,7 @@ void Recorder::refused_again(const egressd_tally& tally) {
   egressd_event event = tally.event;
   event.time_ns = tally.first_ns;
   audit::Record record = record_of(event, tally.count);
-  record.count = tally.count;
-  if (tally.count > 1)
-    record.last_time = record.time + std::chrono::duration_cast<std::chrono::microseconds>(
-                                         std::chrono::nanoseconds(tally.last_ns - tally.first_ns));
-  record.length = tally.bytes;
+  set_count(record, tally.count, tally.first_ns, tally.last_ns, tally.bytes);
   put(record);
 }
 
@@ -73,9 +81,46 @@ void Recorder::question_refused(const egressd_dns_event& event, const std::strin
   refused.uid = event.uid;
   refused.length = event.length;
   std::ranges::copy(event.comm, refused.comm);
+  Question question{name,
+                    event.tgid,
+                    event.cgroup_id,
+                    std::string(std::begin(event.server.addr), std::end(event.server.addr)),
+                    refused.reason,
+                    refused.verdict,
+                    event.proto};
+  const auto it = questions_.find(question);
+  if (it == questions_.end()) {
+    if (questions_.size() >= kQuestions) {
+      ++unwritten_[refused.reason];
+      return;
+    }
+    questions_.emplace(std::move(question), Repeated{});
+    put(record_of_question(refused, name));
+    return;
+  }
+  Repeated& repeated = it->second;
+  if (repeated.count++ == 0) repeated.first = refused;
+  repeated.last_ns = event.time_ns;
+  repeated.bytes += event.length;
+}
+
+void Recorder::write_repeated() {
+  for (const auto& [question, repeated] : questions_) {
+    if (repeated.count == 0) continue;
+    audit::Record record = record_of_question(repeated.first, std::get<0>(question));
+    set_count(record, repeated.count, repeated.first.time_ns, repeated.last_ns, repeated.bytes);
+    put(record);
+  }
+  questions_.clear();
+  for (const auto& [reason, count] : unwritten_)
+    put(audit::Notice::gap(asked_, count, "flood", audit::reason_name(reason)));
+  unwritten_.clear();
+}
+
+audit::Record Recorder::record_of_question(const egressd_event& event, const std::string& name) {
   audit::RecordContext known = context();
   if (!name.empty()) known.fqdns = {name};
-  put(audit::make_record(refused, known));
+  return audit::make_record(event, known);
 }
 
 std::vector<audit::Record> Recorder::recent(const std::function<bool(const audit::Record&)>& wanted,

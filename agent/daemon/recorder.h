@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "audit/cgroup_path.h"
@@ -31,8 +33,11 @@ class Recorder {
   void refused(const egressd_event& event);
   // The same again, `tally.count` times.
   void refused_again(const egressd_tally& tally);
-  // A DNS question; `name` is empty if it could not be read.
+  // A DNS question; `name` is empty if it could not be read. The kernel reports each: what repeats
+  // is counted here and comes on record with write_repeated().
   void question_refused(const egressd_dns_event& event, const std::string& name);
+  // To be called every second. The next question of each kind is written at once again.
+  void write_repeated();
 
   // Denials of which the kernel has neither event nor count, since it was last asked.
   void lost_in_kernel(std::uint32_t reason, std::uint64_t count);
@@ -58,6 +63,18 @@ class Recorder {
   [[nodiscard]] audit::Record record_of(const egressd_event& event, std::uint64_t count);
   void put(const audit::Record& record);
 
+  // Name, process, cgroup, server, reason, verdict, protocol.
+  using Question = std::tuple<std::string, std::uint32_t, std::uint64_t, std::string, std::uint16_t,
+                              std::uint8_t, std::uint8_t>;
+  struct Repeated {
+    egressd_event first{};
+    std::uint64_t count = 0;  // beyond the one that was written
+    std::uint64_t last_ns = 0;
+    std::uint64_t bytes = 0;
+  };
+  [[nodiscard]] audit::Record record_of_question(const egressd_event& event,
+                                                 const std::string& name);
+
   std::unique_ptr<audit::FanOutSink> sink_;
   audit::CgroupPaths& cgroups_;
   audit::UserNames users_;
@@ -66,7 +83,9 @@ class Recorder {
   RuleDenials denials_;
   control::Watchers watchers_;
   std::chrono::system_clock::time_point asked_ = std::chrono::system_clock::now();
-  std::deque<audit::Record> recent_;  // newest last
+  std::map<Question, Repeated> questions_;
+  std::map<std::uint32_t, std::uint64_t> unwritten_;  // by reason: no room in questions_
+  std::deque<audit::Record> recent_;                  // newest last
 };
 
 }  // namespace egressd::daemon

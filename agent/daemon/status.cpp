@@ -96,6 +96,8 @@ const char* dns_outcome_name(std::size_t outcome) {
       return "stream_held";
     case EGRESSD_DNS_ADDR_NEW:
       return "address_new";
+    case EGRESSD_DNS_OBSERVED:
+      return "observed";
     case EGRESSD_DNS_ADDR_EXTENDED:
       return "address_extended";
     case EGRESSD_DNS_ADDR_EVICTED:

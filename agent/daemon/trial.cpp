@@ -12,7 +12,7 @@
 
 namespace egressd::daemon {
 
-Result<Trial> Trial::begin(std::string state_path, std::string path, Text before, Text tried,
+Result<Trial> Trial::begin(const std::string& state_path, std::string path, Text before, Text tried,
                            BootTime deadline) {
   if (auto r = write_file_atomically(state_path, *before); !r)
     return std::unexpected(std::move(r.error()).context("a trial needs a way back"));

@@ -16,8 +16,8 @@ class Trial {
   using Text = std::shared_ptr<const std::string>;
 
   // Writes `before` to `state_path`. An error begins nothing.
-  static Result<Trial> begin(std::string state_path, std::string path, Text before, Text tried,
-                             BootTime deadline);
+  static Result<Trial> begin(const std::string& state_path, std::string path, Text before,
+                             Text tried, BootTime deadline);
   // What was in force before a trial that no agent has ended; nothing if there was none.
   static std::optional<std::string> left_behind(const std::string& state_path);
   static void forget(const std::string& state_path);

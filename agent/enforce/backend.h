@@ -105,6 +105,13 @@ class Backend {
   // happened while none was running is found there.
   [[nodiscard]] virtual int events_fd() const = 0;
   [[nodiscard]] virtual int dns_events_fd() const = 0;
+  // Where there are no ring buffers (both are -1): readable while denials wait that
+  // read_denials() tells, about `max` at a time, without waiting; returns how many.
+  [[nodiscard]] virtual int denials_fd() const { return -1; }
+  virtual Result<std::size_t> read_denials(
+      std::size_t /*max*/, const std::function<void(const egressd_event&)>& /*visit*/) {
+    return 0;
+  }
 };
 
 }  // namespace egressd::enforce

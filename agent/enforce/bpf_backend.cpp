@@ -786,15 +786,9 @@ Result<void> BpfBackend::forget_learned() {
 
 Result<void> BpfBackend::let_answer(std::uint64_t cookie, const net::IpAddress& address,
                                     std::uint16_t port) {
-  struct {  // egressd_peer_key of bpf/maps.h
-    egressd_addr addr;
-    __u64 cookie;
-    __be16 port;
-    __u16 pad[3];
-  } key{to_key(address), cookie, htons(port), {}};
+  const egressd_peer_key key{
+      .addr = to_key(address), .cookie = cookie, .port = htons(port), .pad = {}};
   const bpf_map* peers = skeleton_->maps.egressd_peers;
-  if (::bpf_map__key_size(peers) != sizeof(key))
-    return std::unexpected(Error::of("map egressd_peers has other keys"));
   const auto now = static_cast<__u64>(SystemClock().now().count());
   if (::bpf_map_update_elem(::bpf_map__fd(peers), &key, &now, BPF_ANY) != 0)
     return std::unexpected(Error::from_errno("write map egressd_peers"));

@@ -372,11 +372,41 @@ TEST_F(DnsPacketTest, TheFilterSaysWhatBecomesOfNamesWithoutARule) {
   set_policy(config);
   EXPECT_EQ(out(p), kPassed);
   EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_UNFILTERED, 1}}));
-  // Its answer grants nothing.
+  // Its answer grants nothing, and is told once. One that is broken is nobody's.
+  DnsPacket a = answer();
+  a.payload = reply("evil.test");
+  DnsPacket broken = a;
+  broken.payload.resize(broken.payload.size() - 2);
+  EXPECT_EQ(in(broken), kPassed);
+  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_BAD_RECORD, 1}}));
+  EXPECT_EQ(in(a), kPassed);
+  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_OBSERVED, 1}}));
+  EXPECT_EQ(in(a), kPassed);
+  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_NOT_ASKED, 1}}));
+  EXPECT_THAT(kernel_->learned(), ::testing::IsEmpty());
+  // Not of what did not leave.
+  config.filter = EGRESSD_DNS_FILTER_ENFORCE;
+  set_policy(config);
+  EXPECT_EQ(out(p), kDropped);
+  moved();
+  EXPECT_EQ(in(a), kPassed);
+  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_NOT_ASKED, 1}}));
+}
+
+TEST_F(DnsPacketTest, WhatLeftWithoutARuleIsLearnedIfItHasOneByNow) {
+  auto config = kernel_->usual_config();
+  config.filter = EGRESSD_DNS_FILTER_AUDIT;
+  set_policy(config);
+  DnsPacket p = question();
+  p.payload = query("evil.test");
+  EXPECT_EQ(out(p), kPassed);
+  const std::vector<enforce::NamePattern> with_it{{"evil.test", 9, false}};
+  kernel_->set_policy(with_it, config, 0, 2);
+  moved();
   DnsPacket a = answer();
   a.payload = reply("evil.test");
   EXPECT_EQ(in(a), kPassed);
-  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_NOT_ASKED, 1}}));
+  EXPECT_EQ(moved(), (Moved{{EGRESSD_DNS_LEARNED, 1}, {EGRESSD_DNS_ADDR_NEW, 1}}));
 }
 
 }  // namespace

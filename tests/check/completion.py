@@ -25,6 +25,12 @@ CASES = [
     ("exec --use\tnobod\t -- egressd_unique_co\t", ["exec", "--user", "nobody", "--", "egressd_unique_command"]),
     ("exec --policy policy.yaml egressd_unique_co\t--not-ours pol\t",
      ["exec", "--policy", "policy.yaml", "egressd_unique_command", "--not-ours", "policy.yaml"]),
+    ("learn --from pol\t --name pol\t", ["learn", "--from", "policy.yaml", "--name", "pol"]),
+    ("open --bpffs dire\t --reason pol\t", ["open", "--bpffs", "directory", "--reason", "pol"]),
+    ("explain --bp\tdire\t pol\t", ["explain", "--bpffs", "directory", "pol"]),
+    ("watch --reas\tdns_serv\t --cgroup pol\t --fqdn pol\t",
+     ["watch", "--reason", "dns_server_not_allowed", "--cgroup", "pol", "--fqdn", "pol"]),
+    ("top --by\tproc\t --once --limit 5", ["top", "--by", "process", "--once", "--limit", "5"]),
     ("completion zs\t", ["completion", "zsh"]),
 ]
 
@@ -130,6 +136,8 @@ def main():
             ("tags list --cloud u", ["usgov"]),
             ("watch --dn", ["--dns"]),
             ("watch --socket /dev/null --cou", ["--count"]),
+            ("top --by ru", ["rule"]),
+            ("watch --reason dns_serv", ["dns_server_not_allowed"]),
             ("check pol", ["policy.yaml"]),
             ("detach --bpffs dire", ["directory/"]),
             ("exec egressd_unique_co", ["egressd_unique_command"]),

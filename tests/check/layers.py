@@ -30,6 +30,7 @@ MAY_INCLUDE = {
 ALSO = {
     "analysis": {"audit/record.h"},
     "cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h", "enforce/break_glass.h",
+            "enforce/nft_table.h",
             "enforce/process_sockets.h"},
     "daemon": {"nft/redirect.h"},
     "doctor": {"daemon/name_servers.h"},

@@ -97,6 +97,19 @@ start_egressd "$POLICY" --audit-log "$SANDBOX_AUDIT"
 check "adopted" grep -q '"adopted":true' <<<"$(ctl status --json)"
 confined "adopting start"
 works "adopting start"
+
+# A unit that takes CAP_SETPCAP away: the bounding set stays, all the rest goes.
+stop_egressd
+printf '#!/bin/sh\nexec setpriv --bounding-set -setpcap %q "$@"\n' "$EGRESSD" >"$SANDBOX_DIR/bounded"
+chmod 755 "$SANDBOX_DIR/bounded"
+EGRESSD=$SANDBOX_DIR/bounded start_egressd "$POLICY" --audit-log "$SANDBOX_AUDIT"
+bound=$(sed -n 's/^CapBnd:[[:space:]]*//p' "/proc/$SANDBOX_AGENT/status")
+check "without CAP_SETPCAP: CapBnd is $bound" test "$bound" != "$none"
+none_but_bound=$(grep -cE "^Cap(Inh|Amb):[[:space:]]*$none|^Cap(Prm|Eff):[[:space:]]*$kept" \
+  "/proc/$SANDBOX_AGENT/status")
+check "without CAP_SETPCAP: the other sets are as always" test "$none_but_bound" -eq 4
+check "without CAP_SETPCAP: it does not say otherwise" quiet
+works "without CAP_SETPCAP"
 check "detach" ctl detach
 check "nothing is pinned any more" test -z "$(on_client find "$SANDBOX_BPFFS" -name 'egressd_*')"
 expect_ok "nothing is enforced any more" tcp 198.51.100.9 22

@@ -20,7 +20,13 @@ collections:
 END
 pinned() { on_client find "$SANDBOX_BPFFS" -name 'egressd_*'; }
 # Not `bpftool cgroup show`: it asks for more than kernels before 6.0 have, and then shows nothing.
-attached() { bpftool link show | grep -w "cgroup_id $(stat -c %i "$SANDBOX_CGROUP")" || true; }
+attached() {
+  if [[ $EGRESSD_BACKEND == nft ]]; then
+    on_client nft list tables
+  else
+    bpftool link show | grep -w "cgroup_id $(stat -c %i "$SANDBOX_CGROUP")" || true
+  fi
+}
 for agent in running dead; do
   expect_ok "before" tcp 198.51.100.9 22
   start_egressd "$POLICY"

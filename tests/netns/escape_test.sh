@@ -133,8 +133,9 @@ expect_ok "the same to an allowed address" udp-connected 203.0.113.5 5353
 lines=$(audit_lines)
 denied="$(status_number default_deny) $(status_number port_not_allowed)"
 expect_ok "a name with IPv4 and IPv6" resolve dual.wild.test 443
-sleep 0.3
-check "leaves no record" test "$(audit_lines)" -eq "$lines"
+sleep 1.2 # what was refused before may still come on record, as a count
+recorded_anyway=$(audit_records "$lines" dual.wild.test || true)
+check "leaves no record: $recorded_anyway" test -z "$recorded_anyway"
 check "and no refusal" \
   test "$(status_number default_deny) $(status_number port_not_allowed)" = "$denied"
 finish

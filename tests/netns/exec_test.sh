@@ -57,6 +57,9 @@ check "in a cgroup below the caller's" grep -q "^0::.*/${SANDBOX_CGROUP##*/}/egr
 check "… and nothing is said" test ! -s "$ERR"
 expect_nothing_left "allowed"
 
+run -- curl -s http://127.0.0.1:9477/healthz
+check "no metrics: they are of the machine's agent" test "$status" -eq 7
+
 # shellcheck disable=SC2016
 run -- sh -c '"$0" tcp 198.51.100.9 22; "$0" tcp 198.51.100.9 22; "$0" resolve other.example 22; exit 42' \
   "$PROBE"
@@ -83,7 +86,7 @@ run --audit --records "$SANDBOX_DIR/seen.jsonl" -- "$PROBE" tcp 198.51.100.9 22
 check "audit lets it pass: $(both)" grep -q ^ok "$OUT"
 check "… and lists it: $(<"$ERR")" grep -qE '^ +1 +198\.51\.100\.9:22/tcp +- +default_deny' "$ERR"
 check "the records are kept" python3 ../support/check_records.py \
-  ../../deploy/schema/audit-record-1.json "$SANDBOX_DIR/seen.jsonl" destination exe
+  ../../deploy/schema/audit-record-1.json "$SANDBOX_DIR/seen.jsonl" destination comm
 check "… for learn" "$EGRESSCTL" learn --from "$SANDBOX_DIR/seen.jsonl" --policy "$POLICY"
 run --records /no/such/file -- true
 check "125 where they cannot be kept: $(<"$ERR")" test "$status" -eq 125

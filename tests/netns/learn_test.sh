@@ -45,7 +45,7 @@ cat "$learned"
 check "the same from standard input" cmp "$learned" <(egressctl learn <"$old")
 check "check accepts it" egressctl check "$learned"
 check "the name asked has a rule" grep -qF 'fqdns: ["api.example.com"]' "$learned"
-check "its address says so" grep -q '203.0.113.10".*asked just before.*api.example.com' "$learned"
+check "its address has none" test "$(grep -c '203.0.113.10' "$learned")" -eq 0
 check "nothing of it is a wildcard" test "$(grep -c '\*' "$learned")" -eq 0
 
 code_of() {

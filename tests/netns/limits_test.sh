@@ -55,6 +55,7 @@ else:
               "echo 1 >/proc/sys/net/ipv4/ip_forward")
     os.write(tun, packet)
 END
+not() { ! "$@"; }
 # sends WAY SOURCE: how many datagrams the other side received because of it.
 sends() {
   local before line
@@ -74,4 +75,32 @@ if [[ -e /dev/net/tun ]]; then
   line=$(sends tun 10.77.0.2)
   check "a TUN device and forwarding (CAP_NET_ADMIN) get around: $line" test "${line%% *}" -eq 1
 fi
+
+# Two that are judged and work together: where a rule lets a pod speak UDP to the host (or to a pod), it
+# can do so in the name of a stranger, over IPv6 without a privilege. The other answers the stranger.
+pod_up
+cat >>"$POLICY" <<END
+      - {name: own network, addresses: ["fd65:6772::/64"], ports: [4002], protocols: [udp]}
+END
+reload_egressd
+received6() { in_server cat /proc/net/snmp6 | awk '/^Udp6(InDatagrams|NoPorts)/ { sum += $2 } END { print sum }'; }
+# answered: whether the answer of the host's socket reached the stranger.
+answered() {
+  local before=$1
+  spawn in_client python3 -u "$PWD/forged_source.py" "$CLIENT6" 4002 answer >"$SANDBOX_DIR/answer"
+  wait_until 5 grep -q ready "$SANDBOX_DIR/answer" || die "nobody to answer"
+  in_pod python3 "$PWD/forged_source.py" 2001:db8:b::66 6002 "$CLIENT6" 4002 >/dev/null
+  arrived6() { (($(received6) > before)); }
+  wait_until 1 arrived6
+}
+check "a stranger's name and an accomplice to answer (IPv6) get around" answered "$(received6)"
+on_client nft -f - <<END || skip "no nftables in this kernel"
+table ip6 rpfilter {
+  chain prerouting {
+    type filter hook prerouting priority raw;
+    fib saddr . iif oif missing drop
+  }
+}
+END
+check "… not past a filter of sources" not answered "$(received6)"
 finish

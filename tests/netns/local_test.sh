@@ -71,6 +71,8 @@ check "… and arrives" wait_until 2 came_above dhcp "$dhcp"
 expect_errno EPERM default_deny "another broadcast" udp 255.255.255.255 69 --device up0
 check "… does not arrive" test "$(came other)" -eq 0
 
+# A pod's own namespace has no table of nftables: it is judged where the host forwards it (nft_host).
+if [[ $EGRESSD_BACKEND == nft ]]; then finish; fi
 on_host=$(declare -f probe)
 probe() { in_pod "$EGRESSD_PROBE" "$@"; }
 for address in 127.0.0.1 ::1 "$POD4" "$POD6"; do
@@ -87,7 +89,7 @@ expect_errno EPERM default_deny "pod to the world" tcp 198.51.100.9 7000
 expect_errno EPERM default_deny "pod to the world, IPv6" tcp 2001:db8:b::9 7000
 expect_errno EPERM default_deny "pod to the world" udp 198.51.100.9 7001
 line=$(probe tcp "$CLIENT4" 7100 --timeout 300) || true
-check "pod to the host is judged like any other: $line" test "${line%% *}" != ok
+check "pod to the host is judged like any other: $line" grep -q "^errno=" <<<"$line"
 eval "$on_host"
 line=$(in_server "$EGRESSD_PROBE" tcp "$POD4" 7100) || true
 check "the world to the pod: $line" test "${line%% *}" = ok

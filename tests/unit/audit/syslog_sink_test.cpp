@@ -11,7 +11,6 @@
 namespace egressd::audit {
 namespace {
 
-using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 

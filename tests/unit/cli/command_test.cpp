@@ -265,6 +265,110 @@ TEST_F(CommandTest, WatchDnsShowsALineThatLacksPartsAndAnUnknownOneAsItIs) {
   EXPECT_THAT(r.out, HasSubstr(R"({"event":"other\x5cu001b"})"));
 }
 
+constexpr const char* kGap =
+    R"({"schema":1,"event":"gap","time":"2026-01-02T03:04:05.000006Z","count":3,"cause":"kernel"})";
+
+std::string record_to(const std::string& address, const std::string& more = "") {
+  return R"({"schema":1,"time":"2026-01-02T03:04:05.000006Z","verdict":"denied",)"
+         R"("reason":"default_deny","hook":"connect","destination":")" +
+         address + R"(","port":443,"protocol":"tcp")" + more + "}";
+}
+
+TEST_F(CommandTest, WatchFiltersRecordsButNeverEvents) {
+  serve({control::ok_line(), record_to("192.0.2.1"), kGap, "{\"dropped\":5}",
+         R"({"event":"break_glass_opened","time":"T","uid":0,"reason":"no \u001bway"})",
+         record_to("198.51.100.1"), record_to("192.0.2.2")});
+  const std::string filter =
+      " --count 1 --destination 203.0.113.0/24 --destination 198.51.100.0/24 --socket ";
+  auto r = run("watch" + filter + socket.string());
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_THAT(r.out, testing::StartsWith(
+                         "2026-01-02T03:04:05.000006Z GAP        3 records are missing here: they "
+                         "came faster than they were read\n(5 more, not shown: they came faster "
+                         "than they were read)\nT BREAK-GLASS-OPENED uid=0 "
+                         "reason=\"no \\x1bway\"\n2026-01-02T03:04:05.000006Z DENIED "));
+  EXPECT_THAT(r.out, HasSubstr(" 198.51.100.1:443 "));
+  EXPECT_THAT(r.out, Not(HasSubstr("192.0.2.")));
+
+  r = run("watch --json --color always" + filter + socket.string());
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(std::ranges::count(r.out, '\n'), 4);
+  EXPECT_THAT(r.out, testing::StartsWith(std::string(kGap) + "\n{\"dropped\":5}\n"));
+  EXPECT_THAT(r.out, testing::EndsWith(record_to("198.51.100.1") + "\n"));
+}
+
+TEST_F(CommandTest, WatchColorsOnlyIfAsked) {
+  serve({control::ok_line(), kGap, record_to("192.0.2.1", R"(,"comm":"\u001b[2J")")});
+  const std::string rest = " --count 1 --socket " + socket.string();
+  auto r = run("watch --color always" + rest);
+  EXPECT_THAT(r.out, HasSubstr(" \x1b[1;31mDENIED\x1b[0m "));
+  EXPECT_THAT(r.out, HasSubstr("\\x1b[2J"));
+  EXPECT_THAT(r.out, Not(HasSubstr("\x1b[2J")));
+  EXPECT_THAT(r.out, testing::StartsWith("\x1b[36m2026"));
+  for (const std::string color : {"", " --color auto", " --color never"})
+    EXPECT_THAT(run("watch" + color + rest).out, Not(HasSubstr("\x1b"))) << color;
+}
+
+TEST_F(CommandTest, BadFilterValuesAreErrorsThatNameTheOption) {
+  for (const std::string command : {"watch ", "top --once "}) {
+    const auto error = [&](const std::string& arguments) {
+      const auto r = run(command + arguments + " --socket " + socket.string());
+      EXPECT_EQ(r.code, 2) << arguments;
+      EXPECT_EQ(r.out, "");
+      return r.err;
+    };
+    EXPECT_THAT(error("--reason default_dney"),
+                HasSubstr("--reason: 'default_dney' is none of no_policy, default_deny, "));
+    EXPECT_THAT(error("--reason default_dney"), HasSubstr("did you mean 'default_deny'?"));
+    EXPECT_THAT(error("--reason network_rule"), HasSubstr("is none of"));
+    EXPECT_THAT(error("--destination 192.0.2.1/24"), HasSubstr("--destination: "));
+    EXPECT_THAT(error("--destination host.example"), HasSubstr("--destination: "));
+    EXPECT_THAT(error("--port https"), HasSubstr("--port: 'https' is no port"));
+    EXPECT_THAT(error("--pid curl"), HasSubstr("--pid: 'curl' is no process number"));
+    EXPECT_THAT(error("--fqdn ''"), HasSubstr("--fqdn: "));
+    for (const char* option : {"--comm", "--cgroup", "--pod", "--rule"})
+      EXPECT_THAT(error(std::string(option) + " ''"), HasSubstr(std::string(option) + ": "));
+    EXPECT_THAT(error("--port $(printf '\\033')"), Not(HasSubstr("\x1b")));
+  }
+  EXPECT_EQ(run("watch --dns --port 1 --socket " + socket.string()).code, 2);
+  EXPECT_EQ(run("watch --color red --socket " + socket.string()).code, 2);
+  for (const char* bad : {"--by port", "--interval 10", "--interval 1ms", "--for 25h",
+                          "--interval 99999999999999999999s", "--limit 0"})
+    EXPECT_EQ(run("top --once " + std::string(bad) + " --socket " + socket.string()).code, 2)
+        << bad;
+}
+
+TEST_F(CommandTest, TopCountsVerdictsAndWhatIsMissing) {
+  serve({control::ok_line(), record_to("192.0.2.1"), kGap, record_to("192.0.2.2", R"(,"count":7)"),
+         "{\"dropped\":5}", record_to("192.0.2.1"), record_to("192.0.2.3"),
+         R"({"event":"gap","count":100,"cause":"audit_log"})"});
+  const std::string rest = " --for 100ms --limit 2 --socket " + socket.string();
+  // The server closes, as a daemon that ends: what was counted is shown all the same.
+  auto r = run("top" + rest);
+  EXPECT_EQ(r.code, 3);
+  EXPECT_THAT(r.err, HasSubstr("the daemon has gone"));
+  EXPECT_THAT(r.out, testing::StartsWith(
+                         "egressd, by destination, since 1s: 10 denied, 8 records lost\n- GAP  "));
+  EXPECT_EQ(std::ranges::count(r.out, '\n'), 5) << r.out;
+
+  r = run("top --json --destination 192.0.2.0/31" + rest);
+  const auto j = json::parse(r.out);
+  EXPECT_EQ(j["denied"], 2);
+  EXPECT_EQ(j["lost"], 8) << "whatever the filter";
+  ASSERT_EQ(j["rows"].size(), 1U);
+  EXPECT_EQ(j["rows"][0]["destination"], "192.0.2.1:443/tcp");
+}
+
+TEST_F(CommandTest, WatchAndTopRefuseWhatIsNoObject) {
+  serve({control::ok_line(), record_to("192.0.2.1"), "[1]"});
+  for (const std::string command : {"watch", "top --for 1s"}) {
+    const auto r = run(command + " --socket " + socket.string());
+    EXPECT_EQ(r.code, 4) << command;
+    EXPECT_THAT(r.out, HasSubstr(" 192.0.2.1:443")) << command;
+    EXPECT_THAT(r.err, HasSubstr("no JSON object")) << command;
+  }
+}
+
 TEST_F(CommandTest, StatusShowsDnsCountsAndOnlyTheTroubleThereIs) {
   serve({control::ok_line(
       R"({"dns":{"asked":12,"learned":9,"denied_name":0,"address_full":0,"address_quota":4,)"

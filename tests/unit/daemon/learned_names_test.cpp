@@ -22,6 +22,12 @@ dns::Answer answer(const std::string& fqdn) {
   return a;
 }
 
+Asker asker_in(std::uint64_t cgroup_id) {
+  Asker asker;
+  asker.cgroup_id = cgroup_id;
+  return asker;
+}
+
 TEST(LearnedNames, AnAddressKeepsEveryNameItWasGivenFor) {
   LearnedNames names;
   names.record(answer("a.example"), {{kAddress, 1, seconds(100)}});
@@ -30,6 +36,17 @@ TEST(LearnedNames, AnAddressKeepsEveryNameItWasGivenFor) {
   ASSERT_EQ(names.origins(kAddress, 1).size(), 1u);
   EXPECT_THAT(names.origins(kAddress, 1)[0].cname_chain, ElementsAre("edge.a.example"));
   EXPECT_THAT(names.origins(kAddress, 3), IsEmpty());
+}
+
+TEST(LearnedNames, WhoeverAsksForANameMeansThatOne) {
+  LearnedNames names;
+  names.record(answer("a.example"), {{kAddress, 1, seconds(100)}}, asker_in(7));
+  names.record(answer("b.example"), {{kAddress, 2, seconds(300)}}, asker_in(8));
+  names.record(answer("c.example"), {{kAddress, LearnedNames::kNoPattern, seconds(200)}},
+               asker_in(9));
+  EXPECT_THAT(names.fqdns(kAddress, 7), ElementsAre("a.example", "b.example", "c.example"));
+  EXPECT_THAT(names.fqdns(kAddress, 9), ElementsAre("c.example", "b.example", "a.example"));
+  EXPECT_THAT(names.fqdns(kAddress, 1), ElementsAre("b.example", "c.example", "a.example"));
 }
 
 TEST(LearnedNames, TheWayToAnAddressIsThatOfTheLatestAnswerOfTheName) {
@@ -86,6 +103,26 @@ TEST(LearnedNames, BeyondTheBoundThePatternWithTheMostForgetsTheOneHeardLongestA
   EXPECT_THAT(names.fqdns(kAddress), ElementsAre("a.example"));
   EXPECT_THAT(names.fqdns(other), ElementsAre("x3.evil.example", "x1.evil.example"));
   names.forget(seconds(1000));
+  EXPECT_EQ(names.size(), 0u);
+}
+
+TEST(LearnedNames, AnAddressOfAWholeZoneKeepsTheNamesHeardLast) {
+  LearnedNames names;
+  names.record(answer("exact.example"), {{kAddress, 2, seconds(50)}});
+  constexpr int kAsked = 1000;
+  for (int i = 0; i < kAsked; ++i) {
+    auto a = answer("n" + std::to_string(i) + ".zone.example");
+    a.heard = seconds(i);
+    names.record(a, {{kAddress, 1, seconds(100 + i)}});
+  }
+  EXPECT_EQ(names.origins(kAddress, 1).size(), LearnedNames::kMaxNames);
+  EXPECT_EQ(names.origins(kAddress, 2).size(), 1u);
+  EXPECT_EQ(names.size(), LearnedNames::kMaxNames + 1);
+  const auto told = names.fqdns(kAddress);
+  ASSERT_EQ(told.size(), LearnedNames::kMaxTold);
+  EXPECT_EQ(told.front(), "n999.zone.example");
+  EXPECT_TRUE(names.explains({kAddress, 1, seconds(100 + kAsked - 1)}));
+  names.forget(seconds(10'000));
   EXPECT_EQ(names.size(), 0u);
 }
 

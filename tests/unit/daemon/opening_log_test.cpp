@@ -85,6 +85,20 @@ TEST_F(OpeningLogTest, TheNextAgentGoesOnWhereTheLastWas) {
   EXPECT_THAT(look(log, opened(seconds(990), seconds(1060)), seconds(1101)), IsEmpty());
 }
 
+TEST_F(OpeningLogTest, WhatIsGoneFromTheKernelHasEndedByNow) {
+  {
+    OpeningLog log = load();
+    ASSERT_THAT(look(log, opened(seconds(990), seconds(1060))), SizeIs(1));
+  }
+  OpeningLog log = load();
+  const auto news = look(log, {}, seconds(1001));
+  ASSERT_THAT(news, SizeIs(1));
+  EXPECT_EQ(news[0].event, Notice::Event::BreakGlassClosed);
+  EXPECT_EQ(news[0].time, kWall + seconds(1)) << "not when the machine booted";
+  EXPECT_EQ(news[0].uid, std::nullopt) << "not root";
+  EXPECT_THAT(look(log, {}, seconds(1002)), IsEmpty());
+}
+
 TEST_F(OpeningLogTest, LongerIsAnotherOpening) {
   OpeningLog log = load();
   ASSERT_THAT(look(log, opened(seconds(990), seconds(1060))), SizeIs(1));

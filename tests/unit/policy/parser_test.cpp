@@ -350,6 +350,7 @@ TEST(ParsePolicy, WarnsOfRulesThatNeverMatch) {
       "      - {name: apex, fqdns: [contoso.com], ports: [80]}\n"
       "      - {name: net, addresses: [10.0.0.0/8], ports: '*', protocols: any}\n"
       "      - {name: inside, addresses: [10.1.0.0/16], ports: [1], protocols: tcp}\n"
+      "      - {name: dns, addresses: [10.1.0.53], ports: [53], protocols: udp}\n"
       "      - {name: outside, addresses: [11.0.0.0/8], ports: [1], protocols: tcp}\n");
   EXPECT_THAT(warnings(text),
               ElementsAre(HasSubstr("rule 'below' never matches: rule 'r' of collection 'c'"),

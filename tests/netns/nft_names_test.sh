@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Names with nftables: exact ones are resolved ahead of use, and their rules hold port by port, with
+# ranges, refusals and audit; a wildcard is refused when the policy is read, never left open or shut.
+set -euo pipefail
+cd "$(dirname "$0")"
+source ./sandbox.sh
+
+sandbox_up
+command -v nft >/dev/null || skip "needs nft"
+EGRESSD_BACKEND=nft
+listen tcp 22 80 443 8000 8005 8011
+dns_set plain.example.com 203.0.113.1 2001:db8:a::1
+dns_set ranged.example.com 203.0.113.2
+dns_set shared.example.com 203.0.113.2 203.0.113.3
+dns_set audited.example.com 203.0.113.4
+dns_set refused.example.com 203.0.113.5
+write_policy <<END
+version: 1
+mode: enforce
+dns:
+  servers: [$DNS4]
+collections:
+  - name: closed
+    priority: 100
+    action: deny
+    rules:
+      - {name: no web, fqdns: [ranged.example.com], ports: [8005], protocols: [tcp]}
+      - {name: none at all, fqdns: ["*.refused.example.com"], ports: [443]}
+  - name: open
+    priority: 200
+    action: allow
+    rules:
+      - {name: plain, fqdns: [plain.example.com], ports: [443, 80]}
+      - {name: ranged, fqdns: [ranged.example.com], ports: [8000-8010], protocols: [tcp]}
+      - {name: shared, fqdns: [shared.example.com], ports: [22], protocols: [tcp]}
+      - {name: audited, fqdns: [audited.example.com], ports: [443], mode: audit}
+END
+start_egressd "$POLICY"
+for address in 203.0.113.1 2001:db8:a::1; do
+  expect_ok "port of the name" tcp "$address" 443
+  expect_ok "its other port" tcp "$address" 80
+  expect_errno EPERM port_not_allowed "another port" tcp "$address" 22
+  expect_errno EPERM port_not_allowed "another protocol" udp "$address" 8000
+done
+expect_ok "range" tcp 203.0.113.2 8000
+expect_errno EPERM deny_rule "a port a rule refuses in it" tcp 203.0.113.2 8005
+check "the record names the rule" \
+  audit_records 0 '"deny_rule"' '"203.0.113.2"' '"collection":"closed"' '"rule":"no web"' >/dev/null
+check "… and the name" audit_records 0 '"deny_rule"' 'ranged.example.com' >/dev/null
+expect_errno EPERM port_not_allowed "behind the range" tcp 203.0.113.2 8011
+expect_ok "what another name of the address allows" tcp 203.0.113.2 22
+expect_errno EPERM port_not_allowed "its other address has that alone" tcp 203.0.113.3 8000
+lines=$(audit_lines)
+expect_ok "audited" tcp 203.0.113.4 443
+recorded() { audit_records "$@" >/dev/null; }
+check "… is recorded" wait_until 2 recorded "$lines" '"would_deny"' '"rule":"audited"'
+expect_errno EPERM default_deny "an address of no name" tcp 203.0.113.5 443
+expect_errno EPERM dns_server_not_allowed "another name server" udp 198.51.100.53 53
+
+# A new policy: other rules for the same names, what was learned stays.
+dns_stop
+sed -i 's/ports: \[443, 80\]/ports: [22]/' "$POLICY"
+reload_egressd
+expect_ok "the new port" tcp 203.0.113.1 22
+expect_errno EPERM port_not_allowed "the old one" tcp 203.0.113.1 443
+expect_ok "range" tcp 203.0.113.2 8000
+stop_egressd KILL
+expect_ok "without an agent" tcp 203.0.113.1 22
+start_egressd "$POLICY"
+expect_ok "with the next one, and no resolver there" tcp 203.0.113.1 22
+check "it knows what was learned" test "$(status_number learned_entries)" -ge 6
+
+generation=$(status_number generation)
+sed -i 's/\[plain.example.com\]/["*.plain.example.com"]/' "$POLICY"
+kill -HUP "$SANDBOX_AGENT"
+warned() { ctl status --json | grep -qF "allows '*.plain.example.com'"; }
+check "a wildcard is refused, with its reason" wait_until 5 warned
+check "the generation is as it was" test "$(status_number generation)" -eq "$generation"
+expect_ok "the old policy is in force" tcp 203.0.113.1 22
+ctl detach >/dev/null
+status=0
+sandbox_reap "$SANDBOX_AGENT"
+SANDBOX_AGENT=""
+on_client "$EGRESSD" run --policy "$POLICY" --cgroup "$SANDBOX_CGROUP" --backend nft \
+  --state-dir "$SANDBOX_DIR/state" --bpffs "$SANDBOX_BPFFS" --socket "$SANDBOX_SOCKET" \
+  >"$SANDBOX_DIR/out" 2>&1 || status=$?
+check "so it is at start: $(tail -n 1 "$SANDBOX_DIR/out")" test "$status" -ne 0
+check "nothing stays behind" test -z "$(on_client nft list tables)"
+finish
