@@ -85,8 +85,7 @@ int main(int argc, char** argv) {
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");
   run_command
       ->add_option("--backend", options.backend,
-                   "What enforces: programs in the kernel, or nftables (no wildcards, no DNS "
-                   "questions judged)")
+                   "What enforces: programs in the kernel, or nftables, with DNS through the agent")
       ->check(CLI::IsMember({"bpf", "nft"}))
       ->capture_default_str();
   run_command->add_option("--state-dir", options.state_dir, "What must survive a restart")

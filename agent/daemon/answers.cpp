@@ -238,15 +238,7 @@ StatusReport DaemonImpl::quick_report() {
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty()) report.warnings.push_back(servers_warning());
-  report.dns_proxy = dns_proxy_ && dns_proxy_->is_active();
-  if (report.dns_proxy) {
-    report.forwarded = dns_proxy_->forwarder()->counters();
-    report.forwarded_under_way = dns_proxy_->forwarder()->under_way();
-  } else if (dns_proxy_ && !dns_proxy_->error().empty()) {
-    report.warnings.push_back(
-        "dns.mode proxy is not in force, DNS is learned from in the kernel: " +
-        dns_proxy_->error());
-  }
+  add_forwarder(report);
   // What the forwarder sends comes from a server's address by lo: that is counted there, too.
   if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0 && !dns_proxy_)
     report.warnings.push_back(

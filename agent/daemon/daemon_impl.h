@@ -150,7 +150,12 @@ class DaemonImpl final : public Daemon {
   AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);
   void keep_resolved();
-  void follow_dns_mode();
+  // No answer is read in the kernel: whatever dns.mode says, DNS goes through the agent.
+  [[nodiscard]] bool forwards_all() const { return backend_->dns_events_fd() < 0; }
+  // An error, if DNS has to go through the agent and does not.
+  Result<void> follow_dns_mode();
+  [[nodiscard]] const char* without_forwarder() const;
+  void add_forwarder(StatusReport& report) const;
   dns::Forwarder::Judgement judge_question(const dns::Forwarder::Asked& asked);
   Result<void> learn_forwarded(const dns::Answer& answer);
   void on_forwarded(const dns::Forwarder::Asked& asked, const dns::Forwarder::Finished& finished);
@@ -238,7 +243,8 @@ class DaemonImpl final : public Daemon {
   double records_left_ = 0;
   BootTime records_at_{0};
   std::uint64_t unrecorded_questions_ = 0;
-  std::unique_ptr<DnsProxy> dns_proxy_;  // from the first policy with `dns.mode: proxy` on
+  enforce::Counters judged_;  // of those questions, as the kernel counts those it judges
+  std::unique_ptr<DnsProxy> dns_proxy_;  // from the first policy that needs it on
 };
 
 }  // namespace egressd::daemon

@@ -44,6 +44,10 @@ void DnsProxy::raise_limits() {
   (void)::setrlimit(RLIMIT_NOFILE, &files);  // the forwarder's bounds follow what there is
 }
 
+enforce::RuleSet::Dns::Forwarder DnsProxy::own_questions() {
+  return {.mark = kOwnQuestionMark, .uid = ::geteuid()};
+}
+
 Result<void> DnsProxy::follow(const std::vector<net::IpAddress>& servers) {
   if (is_active() && servers == servers_) return {};
   auto r = start(servers);
@@ -89,8 +93,9 @@ void DnsProxy::end() {
 
 Result<nft::Redirect::What> DnsProxy::redirection() const {
   nft::Redirect::What what;
-  what.mark = kOwnQuestionMark;
-  what.uid = ::geteuid();
+  const auto own = own_questions();
+  what.mark = own.mark;
+  what.uid = own.uid;
   for (const dns::Forwarder::Port& port : forwarder_->ports())
     what.ways.push_back({port.server, port.udp, port.tcp});
   std::error_code ec;

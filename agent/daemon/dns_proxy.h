@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "daemon/socket_owner.h"
 #include "dns/forwarder.h"
+#include "enforce/rule_set.h"
 #include "net/ip_address.h"
 #include "nft/redirect.h"
 
@@ -25,11 +26,13 @@ class DnsProxy {
   DnsProxy(EventLoop& loop, dns::Forwarder::Callbacks callbacks, std::string cgroup_path,
            std::string cgroup2_mount);
 
+  // Who asks for everybody.
+  static enforce::RuleSet::Dns::Forwarder own_questions();
   // As many descriptors as this process may have: before confine().
   static void raise_limits();
 
   // From now on questions to these servers are redirected. On error, also told by error(), none
-  // are: DNS is learned in the kernel.
+  // are.
   Result<void> follow(const std::vector<net::IpAddress>& servers);
   // None are any more.
   void end();

@@ -23,12 +23,12 @@ bool is_below(std::string_view name, std::string_view domain) {
 
 }  // namespace
 
-void DaemonImpl::follow_dns_mode() {
-  if (policy_.dns.mode == policy::DnsMode::Inline) {
+Result<void> DaemonImpl::follow_dns_mode() {
+  if (policy_.dns.mode == policy::DnsMode::Inline && !forwards_all()) {
     if (dns_proxy_ && dns_proxy_->is_active())
       spdlog::info("DNS is learned from in the kernel again");
     if (dns_proxy_) dns_proxy_->end();
-    return;
+    return {};
   }
   if (!dns_proxy_) {
     dns::Forwarder::Callbacks callbacks;
@@ -47,15 +47,39 @@ void DaemonImpl::follow_dns_mode() {
     dns_proxy_ = std::make_unique<DnsProxy>(loop_, std::move(callbacks), options_.cgroup_path,
                                             cgroup_paths_->mount());
   }
+  if (servers_.dns.addresses.empty()) {  // resolv.conf is awaited
+    dns_proxy_->end();
+    return {};
+  }
   const bool was_active = dns_proxy_->is_active();
   const std::string error = dns_proxy_->error();
   if (auto r = dns_proxy_->follow(servers_.dns.addresses); !r) {
     if (r.error().message != error)
-      spdlog::warn("DNS stays inline, learned from in the kernel: {}", r.error().message);
+      spdlog::warn("{}: {}", without_forwarder(), r.error().message);
+    if (forwards_all()) return r;
   } else if (!was_active) {
     spdlog::info("DNS questions of {} to {} server(s) go through this agent", options_.cgroup_path,
                  servers_.dns.addresses.size());
   }
+  return {};
+}
+
+const char* DaemonImpl::without_forwarder() const {
+  return forwards_all() ? "DNS questions do not reach the agent, so nobody gets an answer by name"
+                        : "dns.mode proxy is not in force, DNS is learned from in the kernel";
+}
+
+void DaemonImpl::add_forwarder(StatusReport& report) const {
+  report.dns_proxy = dns_proxy_ && dns_proxy_->is_active();
+  if (report.dns_proxy) {
+    report.forwarded = dns_proxy_->forwarder()->counters();
+    report.forwarded_under_way = dns_proxy_->forwarder()->under_way();
+  } else if (dns_proxy_ && !dns_proxy_->error().empty()) {
+    report.warnings.push_back(without_forwarder() + (": " + dns_proxy_->error()));
+  }
+  for (std::size_t i = 0; i < judged_.reasons.size(); ++i)
+    report.counters.reasons[i] += judged_.reasons[i];
+  for (std::size_t i = 0; i < judged_.dns.size(); ++i) report.counters.dns[i] += judged_.dns[i];
 }
 
 // As the kernel judges it: bpf/dns_query.h.
@@ -79,6 +103,10 @@ dns::Forwarder::Judgement DaemonImpl::judge_question(const dns::Forwarder::Asked
 
 void DaemonImpl::record_refused(const dns::Forwarder::Asked& asked, std::uint32_t outcome,
                                 bool passes) {
+  ++judged_.dns[passes ? std::uint32_t{EGRESSD_DNS_WOULD_DENY} : outcome];
+  ++judged_.reasons[passes ? EGRESSD_ALLOW_AUDIT
+                    : outcome == EGRESSD_DNS_DENIED_MALFORMED ? EGRESSD_DENY_DNS_MALFORMED
+                                                             : EGRESSD_DENY_DNS_NAME];
   const BootTime now = clock_.now();
   const std::chrono::duration<double> since = now - records_at_;
   records_left_ = std::min(kMostRecords, records_left_ + since.count() * kRecordsPerSecond);
@@ -120,7 +148,14 @@ Result<void> DaemonImpl::learn_forwarded(const dns::Answer& answer) {
   for (const net::IpAddress& address : answer.addresses)
     std::ranges::copy(grants_for(compiled_.names, answer.fqdn, address, expires),
                       std::back_inserter(grants));
-  if (grants.empty()) return {};  // asked without a rule, or guarded: nothing becomes reachable
+  if (grants.empty()) {
+    // Asked without a rule, or guarded: nothing becomes reachable. Records know the name, and a
+    // later policy may have a rule for it.
+    for (const net::IpAddress& address : answer.addresses)
+      grants.push_back({address, LearnedNames::kNoPattern, expires});
+    (void)learned_.record(answer, grants);
+    return {};
+  }
   if (auto r = backend_->learn(grants); !r) {
     spdlog::error("{}: {}; its answer is held back", answer.fqdn, r.error().message);
     return r;

@@ -170,6 +170,8 @@ std::string to_json(const StatusReport& report) {
                          {"no_answer", n.no_answer},
                          {"bad_answer", n.bad_answer},
                          {"not_learned", n.not_learned},
+                         {"held", n.held},
+                         {"held_us", n.held_for.count() / 1000},
                          {"repeated", n.repeated},
                          {"dropped", n.dropped},
                          {"dropped_client", n.dropped_client},

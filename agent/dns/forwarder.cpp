@@ -169,12 +169,13 @@ void ForwarderCore::on_answer(std::uint64_t number, std::size_t server, Message 
   }
   pending.finished.addresses = reply->addresses;
   pending.learning = true;
+  pending.held_since = clock_.now();
   const Answer answer{.source = Answer::Source::Proxy,
                       .fqdn = question.name,
                       .cname_chain = std::move(reply->cname_chain),
                       .addresses = std::move(reply->addresses),
                       .ttl = std::chrono::seconds(reply->ttl),
-                      .heard = clock_.now(),
+                      .heard = pending.held_since,
                       .server = pending.finished.server};
   callbacks_.learn(answer, [this, alive = std::weak_ptr(alive_), number](Result<void> result) {
     if (!alive.expired()) on_learned(number, result);
@@ -190,6 +191,8 @@ void ForwarderCore::on_learned(std::uint64_t number, const Result<void>& result)
   const auto it = pending_.find(number);
   if (it == pending_.end() || !it->second->learning) return;  // late, or told twice
   it->second->learning = false;
+  ++counters_.held;
+  counters_.held_for += clock_.now() - it->second->held_since;
   if (result) {
     deliver(number);
     return;

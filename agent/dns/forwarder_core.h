@@ -38,6 +38,7 @@ struct ForwardedQuestion {
   Message last_answer;  // a failure, passed on if nobody knows better
   std::size_t last_server = 0;
   bool learning = false;
+  BootTime held_since{0};  // while it is
   Forwarder::Finished finished;
   Message answer;  // while it is learned from
   EventLoop::TimerId timer = 0;

@@ -166,7 +166,8 @@ void add_ranges(nft::Batch& batch, const nft::Set& set, const std::vector<Addres
 NftRules::NftRules(const RuleSet& rules) : rules_(rules) {
   chains_ = {"judge",         "answer",         "kernel",        "rules",     "with_rules",
              "without_rules", "names",          "deny_default",  "deny_port", "deny_expired",
-             "deny_dns",      "deny_malformed", "deny_fragment", "refuse"};
+             "deny_dns",      "deny_malformed", "deny_fragment", "refuse",    "questions",
+             "question",      "deny_question"};
   if (rules.dns.filter == Filter::Audit) chains_.insert({"pass_network_rule", "pass_fqdn_rule"});
   for (const auto& [prefix, list] : rules.prefixes) network_lists_.insert(list);
   for (const std::uint32_t list : network_lists_) {
@@ -201,6 +202,7 @@ std::string NftRules::prefix(std::uint32_t verdict, std::uint32_t reason,
 }
 
 void NftRules::add_to(nft::Batch& batch) const {
+  add_questions(batch);
   add_judge(batch);
   add_rules(batch);
   for (const std::uint32_t list : network_lists_) add_network_list(batch, list);
@@ -211,6 +213,24 @@ void NftRules::add_to(nft::Batch& batch) const {
   for (const net::IpAddress& resolver : rules_.dns.resolvers)
     batch.add_element(frame::resolvers(resolver.is_v4()),
                       {.key = nft::KeyBytes::of(resolver).bytes()});
+}
+
+// DNS goes to the forwarder (nft/redirect.h), which judges names. What is on its way there has
+// another destination by now, but still the interface it was to leave by. What was not led there,
+// as when no agent runs, would be neither judged nor learned from.
+void NftRules::add_questions(nft::Batch& batch) const {
+  if (!rules_.dns.forwarder) return;
+  batch.add_rule("questions",
+                 Rule().to_prefix4(INADDR_LOOPBACK).redirected().counter("loopback").accept());
+  batch.add_rule("questions",
+                 Rule().to_prefix6("::1", 16).redirected().counter("loopback").accept());
+  if (rules_.dns.filter != Filter::Enforce) return;
+  batch.add_rule("questions", Rule().protocol_in("tcpudp").port(kDns, kDns).jump("question"));
+  batch.add_rule("question",
+                 Rule().mark(rules_.dns.forwarder->mark).user(rules_.dns.forwarder->uid).back());
+  frame::each_family("resolvers", [&](bool v4, const std::string& set) {
+    batch.add_rule("question", Rule().address_in(v4, false, set).go_to("deny_question"));
+  });
 }
 
 // What leaves this host, before its rules are looked at.
@@ -427,6 +447,7 @@ void NftRules::add_endings(nft::Batch& batch) const {
   add_denial(batch, "deny_port", EGRESSD_DENY_PORT, rules_.enforce);
   add_denial(batch, "deny_expired", EGRESSD_DENY_EXPIRED, rules_.enforce);
   add_denial(batch, "deny_dns", EGRESSD_DENY_DNS_SERVER, rules_.enforce);
+  add_denial(batch, "deny_question", EGRESSD_DENY_DNS_NAME, true);
   add_denial(batch, "deny_malformed", EGRESSD_DENY_MALFORMED, true);
   add_denial(batch, "deny_fragment", EGRESSD_DENY_FRAGMENT, true);
 

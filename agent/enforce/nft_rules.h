@@ -60,6 +60,7 @@ class NftRules {
  private:
   [[nodiscard]] std::string prefix(std::uint32_t verdict, std::uint32_t reason,
                                    std::uint32_t rule = EGRESSD_NO_RULE) const;
+  void add_questions(nft::Batch& batch) const;
   void add_judge(nft::Batch& batch) const;
   void add_rules(nft::Batch& batch) const;
   void add_names(nft::Batch& batch) const;
