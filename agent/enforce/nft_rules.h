@@ -65,7 +65,8 @@ class NftRules {
   void add_rules(nft::Batch& batch) const;
   void add_names(nft::Batch& batch) const;
   void add_endings(nft::Batch& batch) const;
-  void add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason, bool enforce) const;
+  void add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason, bool enforce,
+                  bool answer = true) const;
   void add_network_list(nft::Batch& batch, std::uint32_t list) const;
   void add_name_list(nft::Batch& batch, std::uint32_t list) const;
   void add_entry(nft::Batch& batch, const std::string& chain, const RuleEntry& entry,
