@@ -107,6 +107,25 @@ expect_ok "without an agent" tcp 203.0.113.11 443
 start_egressd "$POLICY"
 expect_ok "with the next one" tcp 203.0.113.11 443
 check "which found it" test "$(ctl status --json | grep -c '"adopted":true')" -eq 1
+
+# No room for an answer's addresses: it is not let go, and they stay refused.
+stop_egressd
+for name in 1 2 3 4 5; do
+  for ((i = 1; i <= 250; i++)); do
+    printf '198.51.100.%d many%d.wild.example.com\n' "$i" "$name"
+  done | sed "s/198.51.100/203.1.$name/" >>"$SANDBOX_DIR/hosts"
+done
+in_server ip route add local 203.1.0.0/16 dev lo
+dns_set d.wild.example.com 203.0.113.14
+start_egressd "$POLICY" --max-learned 1024
+for name in 1 2 3 4; do
+  expect_ok "250 addresses" resolve "many$name.wild.example.com" 443
+done
+line=$(probe resolve many5.wild.example.com 443) || true
+check "250 more are too many: $line" test "${line%% *}" = unresolved
+check "the answer was held back" test "$(status_number not_learned)" -ge 1
+expect_errno EPERM default_deny "their addresses" tcp 203.1.5.250 443
+expect_ok "what is known is reachable" tcp 203.1.4.250 443
 ctl detach >/dev/null
 sandbox_reap "$SANDBOX_AGENT" TERM
 SANDBOX_AGENT=""
