@@ -17,6 +17,17 @@ constexpr int kConnectionsPerRound = 16;
 constexpr int kReceiveBuffer = 4 << 20;  // bytes; a burst waits there
 // Descriptors the rest of the agent needs.
 constexpr std::size_t kOtherDescriptors = 256;
+// Above those that connect() takes by itself.
+constexpr std::uint16_t kFirstPort = 61000;
+constexpr std::uint16_t kPorts = 4096;
+
+// The same with each start: conntrack sends a client that happens to have the source port of an
+// earlier question, of the last half minute, to where that one went.
+std::uint16_t usual_port(const Forwarder::Server& server) {
+  std::uint32_t hash = 2166136261U ^ server.port;
+  for (const std::uint8_t byte : server.address.bytes()) hash = (hash ^ byte) * 16777619U;
+  return static_cast<std::uint16_t>(kFirstPort + (hash ^ hash >> 16) % kPorts);
+}
 
 }  // namespace
 
@@ -45,8 +56,11 @@ Result<UniqueFd> ForwarderCore::listen_on(const Server& server, int type, std::u
   UniqueFd fd(::socket(v4 ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return failed("open a socket on");
   sockaddr_storage at{};
-  socklen_t size = to_sockaddr(loopback, 0, at);
-  if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&at), size) != 0) return failed("bind to");
+  socklen_t size = to_sockaddr(loopback, type == SOCK_DGRAM ? usual_port(server) : 0, at);
+  if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&at), size) != 0) {
+    size = to_sockaddr(loopback, 0, at);
+    if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&at), size) != 0) return failed("bind to");
+  }
   if (type == SOCK_STREAM && ::listen(fd.get(), 128) != 0) return failed("listen on");
   if (type == SOCK_DGRAM &&
       ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBuffer, sizeof(int)) != 0)

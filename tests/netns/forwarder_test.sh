@@ -140,6 +140,9 @@ check "and mode proxy brings it back" proxy_is proxy
 expect_answer "with answers" 'NOERROR answers=1 *' "$DNS4" one.example
 
 # --- the agent dies
+# The port of the agent that was is closed: conntrack still leads there whoever has the source port
+# of a question of the last half minute.
+readonly shut='errno=@(EPERM|ECONNREFUSED)'
 expect_ok "a name under a wildcard" resolve n7.fresh.example 443
 before=$(grep -c 'query\[' "$SANDBOX_DIR/dns.log")
 began=${EPOCHREALTIME/./}
@@ -150,8 +153,8 @@ if [[ $EGRESSD_BACKEND == nft ]]; then
   check "killed: nobody may ask, said after $spent ms: $line" test "${line%% *}" = unresolved
   check "at once" test "$spent" -lt $((1000 * SANDBOX_SLOW))
   for server in "$DNS4" "$DNS6"; do
-    expect_answer "killed: an allowed name, $server" 'errno=EPERM' "$server" one.example
-    expect_answer "another, $server" 'errno=EPERM' "$server" secret.evil.example
+    expect_answer "killed: an allowed name, $server" "$shut" "$server" one.example
+    expect_answer "another, $server" "$shut" "$server" secret.evil.example
     expect_answer "by TCP, $server" 'errno=ECONNREFUSED' "$server" secret.evil.example tcp
   done
   check "no question has left" test "$(grep -c 'query\[' "$SANDBOX_DIR/dns.log")" = "$before"
@@ -164,7 +167,7 @@ else
 fi
 check "the table is gone" test "$(redirection)" = 0
 expect_errno_alone EPERM "what is not allowed still is not" tcp 203.0.113.99 443
-expect_answer "names neither" 'errno=EPERM' "$DNS4" secret.evil.example
+expect_answer "names neither" "$shut" "$DNS4" secret.evil.example
 start_egressd "$POLICY"
 check "the next agent redirects again" proxy_is proxy
 expect_answer "with answers" 'NOERROR answers=1 *' "$DNS4" one.example
@@ -182,7 +185,7 @@ if [[ $EGRESSD_BACKEND == nft ]]; then
   line=$(tail -n 1 "$SANDBOX_DIR/egressd.log")
   check "the agent ends where DNS cannot be redirected: $line" test "$status" -ne 0
   check "and says why" grep -q 'DNS questions do not reach the agent.*netfilter' "$SANDBOX_DIR/egressd.log"
-  expect_answer "nothing is opened" 'errno=EPERM' "$DNS4" secret.evil.example
+  expect_answer "nothing is opened" "$shut" "$DNS4" secret.evil.example
 else
   LD_PRELOAD=$EGRESSD_NO_NFT_LIBRARY start_egressd "$POLICY"
   check "without nftables DNS is inline" proxy_is inline
