@@ -85,8 +85,7 @@ int main(int argc, char** argv) {
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");
   run_command
       ->add_option("--backend", options.backend,
-                   "What enforces: programs in the kernel, or nftables (no wildcards, no DNS "
-                   "questions judged)")
+                   "What enforces: programs in the kernel, or nftables, with DNS through the agent")
       ->check(CLI::IsMember({"bpf", "nft"}))
       ->capture_default_str();
   run_command->add_option("--state-dir", options.state_dir, "What must survive a restart")
@@ -120,6 +119,10 @@ int main(int argc, char** argv) {
                         "resolv.conf names one");
   run_command->add_flag("--audit-journal", options.audit.journal,
                         "Denial records to systemd's journal, with a field for each key");
+  run_command
+      ->add_option("--dns-log", options.dns_log,
+                   "Instead of the policy's dns.log: records of refused questions, or of all")
+      ->check(CLI::IsMember({"denied", "all"}));
   run_command->add_option("--audit-syslog", options.audit.syslog,
                           "Denial records to syslog (RFC 5424): unix, unix:/path or ADDRESS:PORT "
                           "(UDP)");

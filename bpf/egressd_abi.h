@@ -223,6 +223,15 @@ struct egressd_sock {
 };
 EGRESSD_ASSERT_SIZE(struct egressd_sock, 80);
 
+/* Key of egressd_peers: who sent a UDP datagram to which of our sockets first. */
+struct egressd_peer_key {
+	struct egressd_addr addr;
+	__u64 cookie;
+	__be16 port;
+	__u16 pad[3];
+};
+EGRESSD_ASSERT_SIZE(struct egressd_peer_key, 32);
+
 /* One record of egressd_events: a denied (or in audit mode would-be denied) connect or packet. */
 struct egressd_event {
 	__u64 time_ns;

@@ -170,13 +170,6 @@ struct {
  * socket and peer, value the time of the last datagram. LRU: a flood of peers pushes out the
  * oldest, whose next answer is then judged by policy.
  */
-struct egressd_peer_key {
-	struct egressd_addr addr;
-	__u64 cookie;
-	__be16 port;
-	__u16 pad[3];
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);

@@ -4,6 +4,7 @@
 #include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
@@ -319,6 +320,33 @@ Rule&& Rule::has_user() && {
   say("meta skuid != 4294967295");
   meta(rule_.get(), NFT_META_SKUID, NFT_REG_1);
   compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0xffffffff});
+  return std::move(*this);
+}
+
+// meta skuid UID
+Rule&& Rule::user(std::uint32_t uid) && {
+  say("meta skuid " + std::to_string(uid));
+  meta(rule_.get(), NFT_META_SKUID, NFT_REG_1);
+  compare(rule_.get(), NFT_CMP_EQ, uid);
+  return std::move(*this);
+}
+
+// meta mark MARK
+Rule&& Rule::mark(std::uint32_t mark) && {
+  say("meta mark " + std::to_string(mark));
+  meta(rule_.get(), NFT_META_MARK, NFT_REG_1);
+  compare(rule_.get(), NFT_CMP_EQ, mark);
+  return std::move(*this);
+}
+
+// ct status dnat
+Rule&& Rule::redirected() && {
+  say("ct status dnat");
+  nftnl_expr* e = add(rule_.get(), "ct");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, NFT_CT_STATUS);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+  mask(rule_.get(), std::uint32_t{IPS_DST_NAT});
+  compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
   return std::move(*this);
 }
 

@@ -50,6 +50,9 @@ class Rule {
   Rule&& reset() &&;                                        // tcp flags & rst == rst
   // Of a process, not of the kernel itself: only those sockets have a user.
   Rule&& has_user() &&;                                     // meta skuid != 4294967295
+  Rule&& user(std::uint32_t uid) &&;                        // meta skuid UID
+  Rule&& mark(std::uint32_t mark) &&;                       // meta mark MARK
+  Rule&& redirected() &&;                                   // ct status dnat
   Rule&& cgroup(std::uint32_t level, std::uint64_t id) &&;  // socket cgroupv2 level N ID
 
   // statements

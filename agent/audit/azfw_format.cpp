@@ -73,6 +73,20 @@ void put_rule(Line& line, const Record& record, bool application) {
   put_source(line, record);
 }
 
+void put_dns_query(Line& line, const Notice::Question& question) {
+  line["QueryName"] = question.name + ".";
+  line["QueryType"] = question.type;
+  line["QueryClass"] = "IN";
+  line["Protocol"] = net::to_string(question.protocol);
+  line["ResponseCode"] = question.rcode;
+  if (question.size != 0) line["RequestSize"] = question.size;
+  if (question.answer_size != 0) line["ResponseSize"] = question.answer_size;
+  if (question.took)
+    line["RequestDurationSecs"] = static_cast<double>(question.took->count()) / 1e6;
+  if (question.source) line["SourceIp"] = question.source->to_string();
+  if (question.source_port) line["SourcePort"] = *question.source_port;
+}
+
 std::string dump(const Line& line) {
   return line.dump(-1, ' ', true, Line::error_handler_t::replace);
 }
@@ -105,12 +119,19 @@ std::string AzfwFormat::line(const Record& record) const {
 std::string AzfwFormat::line(const Notice& notice) const {
   Line line;
   line["TimeGenerated"] = format_time(notice.time);
-  line["Type"] = notice.event == Notice::Event::Gap ? "EgressdGap" : "EgressdEvent";
+  line["Type"] = notice.event == Notice::Event::Gap ? "EgressdGap"
+                 : notice.question                  ? "AZFWDnsQuery"
+                                                    : "EgressdEvent";
   line["Computer"] = host_.computer;
   if (!host_.resource_id.empty()) line["_ResourceId"] = host_.resource_id;
+  if (notice.question) put_dns_query(line, *notice.question);
+  constexpr std::array<std::string_view, 9> kSaid{"name",  "type",        "protocol",
+                                                  "rcode", "source",      "source_port",
+                                                  "size",  "answer_size", "took_us"};
   const Line all = Line::parse(notice.to_json());
   for (const auto& [key, value] : all.items())
-    if (key != "time" && key != "schema" && (key != "event" || notice.event != Notice::Event::Gap))
+    if (key != "time" && key != "schema" && std::ranges::find(kSaid, key) == kSaid.end() &&
+        (key != "event" || notice.event != Notice::Event::Gap))
       line[own_column(key)] = value;
   return dump(line);
 }

@@ -63,7 +63,8 @@ std::string entry(const Record& record) {
 
 std::string entry(const Notice& notice) {
   return entry(notice.event == Notice::Event::Gap ? JournalSink::kGapId : JournalSink::kNoticeId,
-               kWarning, notice.to_text(), notice.to_json());
+               notice.event == Notice::Event::DnsQuestion ? kNotice : kWarning, notice.to_text(),
+               notice.to_json());
 }
 
 }  // namespace

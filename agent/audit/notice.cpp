@@ -33,6 +33,8 @@ const char* Notice::event_name() const {
       return "trial_replaced";
     case Event::TrialRolledBack:
       return "trial_rolled_back";
+    case Event::DnsQuestion:
+      return "dns_question";
   }
   return "unknown";
 }
@@ -51,6 +53,22 @@ std::string Notice::to_json() const {
   if (!comment.empty()) j["comment"] = comment;
   if (!policy.empty()) j["policy"] = policy;
   if (until) j["until"] = format_time(*until);
+  if (question) {
+    j["name"] = question->name;
+    j["type"] = question->type;
+    j["server"] = question->server.to_string();
+    j["protocol"] = net::to_string(question->protocol);
+    if (question->source) j["source"] = question->source->to_string();
+    if (question->source_port) j["source_port"] = *question->source_port;
+    j["rcode"] = question->rcode;
+    j["addresses"] = nlohmann::ordered_json::array();
+    for (const net::IpAddress& address : question->addresses)
+      j["addresses"].push_back(address.to_string());
+    if (question->size != 0) j["size"] = question->size;
+    if (question->answer_size != 0) j["answer_size"] = question->answer_size;
+    if (question->took) j["took_us"] = question->took->count();
+    if (!question->cgroup.empty()) j["cgroup"] = question->cgroup;
+  }
   return j.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
@@ -76,6 +94,12 @@ std::string Notice::to_text() const {
     case Event::TrialRolledBack:
       return "rolled back to what was in force before " +
              (policy.empty() ? "the trial" : printable(policy));
+    case Event::DnsQuestion: {
+      std::string text =
+          "DNS " + question->type + " " + printable(question->name) + " -> " + question->rcode;
+      for (const net::IpAddress& address : question->addresses) text += " " + address.to_string();
+      return text;
+    }
   }
   return "";
 }

@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
+
+#include "net/endpoint.h"
+#include "net/ip_address.h"
 
 namespace egressd::audit {
 
@@ -18,6 +22,22 @@ struct Notice {
     TrialConfirmed,    // policy
     TrialReplaced,     // policy; the policy file was changed meanwhile
     TrialRolledBack,   // policy, unless a new agent had to do it
+    DnsQuestion,       // question; uid of who asked, if known
+  };
+  // One that was asked further on; of one that was refused there is a Record.
+  struct Question {
+    std::string name;  // canonical
+    std::string type;  // "A", …
+    net::IpAddress server;
+    net::Protocol protocol = net::Protocol::Udp;
+    std::optional<std::uint16_t> source_port;
+    std::optional<net::IpAddress> source;
+    std::string rcode;                      // what the client got: "NOERROR", …
+    std::vector<net::IpAddress> addresses;  // of these, what the policy lets be reachable is
+    std::uint64_t size = 0;                 // bytes of the question, 0: not known
+    std::uint64_t answer_size = 0;
+    std::optional<std::chrono::microseconds> took;
+    std::string cgroup;  // path below the cgroup2 mount, empty if not known
   };
 
   Event event = Event::Gap;
@@ -30,6 +50,7 @@ struct Notice {
   std::optional<std::uint32_t> uid;  // who did it
   std::string comment;               // what they gave as reason
   std::string policy;                // path
+  std::optional<Question> question;
   std::optional<std::chrono::system_clock::time_point> until;  // ends by itself then
 
   static Notice gap(std::chrono::system_clock::time_point time, std::uint64_t count,

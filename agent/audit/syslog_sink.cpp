@@ -78,7 +78,8 @@ std::string SyslogSink::message(int severity, std::chrono::system_clock::time_po
 }
 
 std::string SyslogSink::message(const Notice& notice) const {
-  return message(kWarning, notice.time, notice.event_name(), options_.format->line(notice));
+  return message(notice.event == Notice::Event::DnsQuestion ? kNotice : kWarning, notice.time,
+                 notice.event_name(), options_.format->line(notice));
 }
 
 bool SyslogSink::send(const std::string& message) {

@@ -73,6 +73,7 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
     responder.send(removed ? control::ok_line(removed_json(*removed))
                            : control::error_line(removed.error().message));
     if (!removed) return;
+    if (dns_proxy_) dns_proxy_->end();
     spdlog::warn("detached on request: nothing is enforced any more");
     loop_.after(std::chrono::milliseconds(50), [this] { loop_.stop(); });
   } else {
@@ -238,7 +239,9 @@ StatusReport DaemonImpl::quick_report() {
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty()) report.warnings.push_back(servers_warning());
-  if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0)
+  add_forwarder(report);
+  // What the forwarder sends comes from a server's address by lo: that is counted there, too.
+  if (const auto n = report.counters.dns[EGRESSD_DNS_NOT_TRUSTED_LINK]; n != 0 && !dns_proxy_)
     report.warnings.push_back(
         std::to_string(n) +
         " DNS answers taught nothing: they came in by another interface than their question left "

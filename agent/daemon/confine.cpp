@@ -160,7 +160,9 @@ Result<void> filter_system_calls() {
   for (const char* name : kAllowed) rules.add(name);
   for (const bpf_cmd command : kBpfCommands) rules.add("bpf", {is(0, command)});
   for (const int family : {AF_UNIX, AF_INET, AF_INET6}) rules.add("socket", {is(0, family)});
-  rules.add("socket", {is(0, AF_NETLINK), is(2, NETLINK_ROUTE)});
+  // Addresses of the host; the redirection of DNS, and who asks there.
+  for (const int protocol : {NETLINK_ROUTE, NETLINK_NETFILTER, NETLINK_SOCK_DIAG})
+    rules.add("socket", {is(0, AF_NETLINK), is(2, static_cast<std::uint64_t>(protocol))});
   rules.add("socketpair", {is(0, AF_UNIX)});
   // Threads, no processes. Of clone3, see below.
   rules.add("clone", {has(0, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND)});

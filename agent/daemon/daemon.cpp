@@ -25,6 +25,7 @@ Result<void> DaemonImpl::start_resolver() {
   if (servers_.dns.addresses.empty()) return {};  // resolv.conf is awaited: follow_resolv_conf()
   dns::Resolver::Options options;
   options.servers = servers_.dns.addresses;
+  if (forwards_all()) options.mark = kOwnQuestionMark;
   auto resolver = dns::Resolver::create(
       loop_, std::move(options), [this](const dns::Answer& answer) { on_answer(answer); },
       [](const std::string& fqdn, const std::string& error) {
@@ -49,13 +50,9 @@ void DaemonImpl::keep_resolved() {
 }
 
 Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
-  if (options_.backend == "nft") {
-    spdlog::warn(
-        "nftables judges no DNS questions: every name may be asked at the trusted resolvers, "
-        "whatever dns.filter says");
+  if (options_.backend == "nft")
     return enforce::open_nft_backend(
         {.cgroup_path = options_.cgroup_path, .max_learned = options_.max_learned});
-  }
   enforce::BpfOptions bpf;
   bpf.cgroup_path = options_.cgroup_path;
   bpf.bpffs_dir = options_.bpffs_dir;
@@ -68,6 +65,7 @@ Result<void> DaemonImpl::start() {
   auto manager = ServiceManager::open(loop_);
   if (!manager) return std::unexpected(std::move(manager.error()));
   service_manager_ = std::move(*manager);
+  DnsProxy::raise_limits();
   auto file = policy_to_start_with();
   if (!file) return std::unexpected(std::move(file.error()));
 
@@ -304,6 +302,7 @@ void DaemonImpl::drain_tally() {
   recorder_->write_repeated();
   recorder_->asked_for_losses();
   follow_break_glass();
+  if (unrecorded_questions_ != 0 && clock_.now() - records_at_ > kTallyEvery) tell_unrecorded();
   tally_timer_ = loop_.after(kTallyEvery, [this] { drain_tally(); });
 }
 

@@ -15,6 +15,7 @@ namespace egressd::daemon {
 
 struct Options {
   std::string policy_path;
+  std::string dns_log;          // overrides the policy's: "denied", "all"; empty: as it says
   std::string mode;             // overrides the policy's: "audit", "enforce"; empty: as it says
   std::string backend = "bpf";  // or "nft"
   std::string cgroup_path;      // empty: the root of the cgroup2 hierarchy

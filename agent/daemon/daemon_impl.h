@@ -17,6 +17,7 @@
 #include "control/server.h"
 #include "daemon/compiler.h"
 #include "daemon/daemon.h"
+#include "daemon/dns_proxy.h"
 #include "daemon/file_watch.h"
 #include "daemon/grant_list.h"
 #include "daemon/learned_names.h"
@@ -50,7 +51,8 @@ inline constexpr seconds kSweepEvery{30};
 inline constexpr std::chrono::milliseconds kPolicyDelay{10};
 
 // Private to the daemon: daemon.cpp holds its beginning and end, policy_change.cpp how a policy
-// comes into force, learning.cpp what DNS said, answers.cpp the control socket.
+// comes into force, learning.cpp what DNS said, forwarding.cpp what the DNS forwarder needs,
+// answers.cpp the control socket.
 class DaemonImpl final : public Daemon {
  public:
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
@@ -148,6 +150,19 @@ class DaemonImpl final : public Daemon {
   AskedBy asked_by(const Asker& who);
   void on_dns_too_large(const std::string& name);
   void keep_resolved();
+  // No answer is read in the kernel: whatever dns.mode says, DNS goes through the agent.
+  [[nodiscard]] bool forwards_all() const { return backend_->dns_events_fd() < 0; }
+  // An error, if DNS has to go through the agent and does not.
+  Result<void> follow_dns_mode();
+  [[nodiscard]] const char* without_forwarder() const;
+  void add_forwarder(StatusReport& report) const;
+  dns::Forwarder::Judgement judge_question(const dns::Forwarder::Asked& asked);
+  Result<void> learn_forwarded(const dns::Answer& answer);
+  void on_forwarded(const dns::Forwarder::Asked& asked, const dns::Forwarder::Finished& finished);
+  void record_refused(const dns::Forwarder::Asked& asked, std::uint32_t outcome, bool passes);
+  void tell_unrecorded();
+  void note_question(audit::Notice::Question question, std::optional<std::uint32_t> uid,
+                     std::uint64_t cgroup_id);
   void on_request(const control::Request& request, control::Responder& responder);
   void on_try(const control::Request& request, control::Responder& responder);
   void answer_list(control::Responder& responder);
@@ -224,6 +239,12 @@ class DaemonImpl final : public Daemon {
   control::Watchers dns_watchers_;
   std::unique_ptr<control::Server> control_;
   std::unique_ptr<MetricsEndpoint> metrics_;
+  // Of records of questions that the forwarder refused.
+  double records_left_ = 0;
+  BootTime records_at_{0};
+  std::uint64_t unrecorded_questions_ = 0;
+  enforce::Counters judged_;  // of those questions, as the kernel counts those it judges
+  std::unique_ptr<DnsProxy> dns_proxy_;  // from the first policy that needs it on
 };
 
 }  // namespace egressd::daemon

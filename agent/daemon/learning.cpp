@@ -204,6 +204,7 @@ std::vector<enforce::LearnedAddress> DaemonImpl::still_meant(
 void DaemonImpl::sweep() {
   follow_resolv_conf();  // should a change have gone unseen, or not have been possible
   follow_policy_file();
+  if (forwards_all() && !dns_proxy_->error().empty()) (void)follow_dns_mode();
   const BootTime now = clock_.now();
   if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);
   learned_.forget(now - kRememberExpired);
@@ -268,6 +269,20 @@ void DaemonImpl::on_dns_learned(const egressd_dns_event& event, const dns::Quest
               audit::printable(asker.comm), asker.pid);
   if (!dns_watchers_.empty())
     dns_watchers_.broadcast(to_json(answer, address_of(event.server), asked_by(asker)));
+  if (policy_.dns.log == policy::DnsLog::All)
+    note_question({.name = question.name,
+                   .type = dns::type_name(question.type),
+                   .server = address_of(event.server),
+                   .protocol = static_cast<net::Protocol>(event.proto),
+                   .source_port = {},
+                   .source = {},
+                   .rcode = "NOERROR",
+                   .addresses = answer.addresses,
+                   .size = 0,
+                   .answer_size = message.size(),
+                   .took = {},
+                   .cgroup = ""},
+                  asker.pid == 0 ? std::nullopt : std::optional(asker.uid), asker.cgroup_id);
 }
 
 // No grant comes of it, only a name for the records. Should a later policy have a rule for the

@@ -44,6 +44,20 @@ metrics::KernelCounts kernel_of(const enforce::Counters& counters) {
   return kernel;
 }
 
+metrics::DnsProxyCounts proxy_of(const dns::Forwarder::Counters& n, std::size_t under_way) {
+  return {.questions = {{"answered", n.answered},
+                        {"refused", n.refused},
+                        {"malformed", n.malformed},
+                        {"no_answer", n.no_answer},
+                        {"bad_answer", n.bad_answer},
+                        {"not_learned", n.not_learned},
+                        {"repeated", n.repeated},
+                        {"dropped", n.dropped + n.dropped_client}},
+          .under_way = under_way,
+          .held = n.held,
+          .held_seconds = std::chrono::duration<double>(n.held_for).count()};
+}
+
 void add_names(metrics::Snapshot& s, const StatusReport& report,
                std::span<const std::string> policy_names) {
   s.names = report.resolver.size();
@@ -85,6 +99,7 @@ metrics::Snapshot snapshot_of(const StatusReport& report, std::span<const std::s
   }
 
   if (report.counters_known) s.kernel = kernel_of(report.counters);
+  if (report.dns_proxy) s.dns_proxy = proxy_of(report.forwarded, report.forwarded_under_way);
   for (const enforce::MapFill& map : maps)
     s.maps.push_back({map.map, map.entries, map.max_entries});
   for (const auto& [name, counts] : report.rule_denials)

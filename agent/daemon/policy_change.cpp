@@ -32,6 +32,9 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::parse(std::string text, const std::st
   for (const policy::Diagnostic& d : parsed->warnings) spdlog::warn("{}", d.to_string());
   if (!options_.mode.empty())
     parsed->policy.mode = options_.mode == "audit" ? policy::Mode::Audit : policy::Mode::Enforce;
+  if (!options_.dns_log.empty())
+    parsed->policy.dns.log =
+        options_.dns_log == "all" ? policy::DnsLog::All : policy::DnsLog::Denied;
   if (hash.empty()) hash = fingerprint(text);
   return PolicyFile{std::move(parsed->policy), std::move(hash),
                     std::make_shared<const std::string>(std::move(text))};
@@ -93,6 +96,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   // Before there is an event of this generation. Records are no reason to leave it out of force.
   if (auto r = rule_history_.add(compiled->rules.generation, compiled->rules.rule_names); !r)
     spdlog::warn("{}", r.error().message);
+  if (forwards_all()) compiled->rules.dns.forwarder = DnsProxy::own_questions();
   if (auto r = backend_->apply(compiled->rules); !r) return r;
   ids_->set_refusing(refusing);
   if (auto r = ids_->save(); !r) spdlog::warn("{}", r.error().message);
@@ -119,6 +123,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
                compiled_.rules.names.size());
   loop_.cancel(std::exchange(settle_timer_, 0));
   rejudge_learned();
+  if (auto r = follow_dns_mode(); !r && !attached_) return r;  // else it is tried again
   tell_service_manager();
   return {};
 }

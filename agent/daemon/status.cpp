@@ -158,6 +158,28 @@ std::string to_json(const StatusReport& report) {
   for (std::size_t i = 0; i < EGRESSD_DNS_OUTCOME_MAX; ++i) {
     if (const char* name = dns_outcome_name(i)) json["dns"][name] = report.counters.dns[i];
   }
+  json["dns_mode"] = report.dns_proxy ? "proxy" : "inline";
+  if (report.dns_proxy) {
+    const auto& n = report.forwarded;
+    json["dns_proxy"] = {{"under_way", report.forwarded_under_way},
+                         {"questions", n.questions},
+                         {"answered", n.answered},
+                         {"refused", n.refused},
+                         {"malformed", n.malformed},
+                         {"truncated", n.truncated},
+                         {"no_answer", n.no_answer},
+                         {"bad_answer", n.bad_answer},
+                         {"not_learned", n.not_learned},
+                         {"held", n.held},
+                         {"held_us", n.held_for.count() / 1000},
+                         {"repeated", n.repeated},
+                         {"dropped", n.dropped},
+                         {"dropped_client", n.dropped_client},
+                         {"unsent", n.unsent},
+                         {"retries", n.retries},
+                         {"connections", n.connections},
+                         {"connections_refused", n.connections_refused}};
+  }
   json["resolver"] = nlohmann::json::array();
   for (const auto& name : report.resolver) {
     nlohmann::json entry{{"name", name.fqdn},

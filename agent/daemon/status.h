@@ -10,6 +10,7 @@
 
 #include "daemon/learned_names.h"
 #include "daemon/rule_denials.h"
+#include "dns/forwarder.h"
 #include "dns/resolver.h"
 #include "enforce/backend.h"
 
@@ -48,6 +49,9 @@ struct StatusReport {
   bool reload_worked = true;  // the last one
   std::chrono::system_clock::time_point last_good_reload;
   std::vector<dns::Resolver::NameStatus> resolver;
+  bool dns_proxy = false;  // the agent answers DNS questions
+  dns::Forwarder::Counters forwarded;
+  std::size_t forwarded_under_way = 0;
   std::uint64_t audit_lost = 0;  // by all sinks
   struct AuditSink {
     std::string name;

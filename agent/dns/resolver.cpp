@@ -4,6 +4,7 @@
 #include <arpa/nameser.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
@@ -140,6 +141,7 @@ class Core : public std::enable_shared_from_this<Core> {
     Outcome outcome;
   };
 
+  static int mark_socket(ares_socket_t fd, int type, void* data);
   static void on_socket_state(void* data, ares_socket_t fd, int readable, int writable);
   static void on_reply(void* arg, int status, int timeouts, unsigned char* message, int size);
   Outcome outcome_of(const Query& query, int status, const unsigned char* message, int size) const;
@@ -231,6 +233,8 @@ Result<void> Core::open_server(Server& server) const {
     server.channel = nullptr;
     return std::unexpected(Error::of(ares_strerror(status)));
   }
+  if (options_.mark != 0)
+    ares_set_socket_configure_callback(server.channel, &Core::mark_socket, &server);
   ares_addr_port_node node{};
   node.udp_port = node.tcp_port = options_.server_port;
   const auto& bytes = server.address.bytes();
@@ -258,6 +262,12 @@ void Core::close() {
   servers_.clear();
   finished_.clear();
   if (library_ready_) ares_library_cleanup();
+}
+
+int Core::mark_socket(ares_socket_t fd, int /*type*/, void* data) {
+  const std::uint32_t mark = static_cast<Server*>(data)->core->options_.mark;
+  (void)::setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+  return 0;
 }
 
 void Core::on_socket_state(void* data, ares_socket_t fd, int readable, int writable) {

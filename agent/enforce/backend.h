@@ -75,6 +75,14 @@ class Backend {
   // Forgets every grant.
   virtual Result<void> forget_learned() = 0;
 
+  // From now on, for a minute or so, the UDP socket with this cookie (SO_COOKIE) may send to the
+  // address and port, as it may answer whoever spoke to it from outside: for what was redirected to
+  // it on this machine, which leaves under the address it was meant for. `port` in host byte order.
+  virtual Result<void> let_answer(std::uint64_t cookie, const net::IpAddress& address,
+                                  std::uint16_t port) {
+    (void)cookie, (void)address, (void)port;
+    return {};
+  }
   // The host's own addresses: reachable without a rule.
   virtual Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) = 0;
 

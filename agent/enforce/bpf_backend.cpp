@@ -1,5 +1,6 @@
 #include "enforce/bpf_backend.h"
 
+#include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <egressd_bpf.skel.h>
@@ -195,6 +196,8 @@ class BpfBackend final : public Backend {
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override;
   Result<void> forget_learned() override;
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) override;
+  Result<void> let_answer(std::uint64_t cookie, const net::IpAddress& address,
+                          std::uint16_t port) override;
   Result<void> drain_tally(const std::function<void(const egressd_tally&)>& visit) override {
     return tally_->drain(visit);
   }
@@ -778,6 +781,17 @@ Result<void> BpfBackend::forget_learned() {
   const int usage = ::bpf_map__fd(skeleton_->maps.egressd_dusage);
   for (__u32 id = 0; ::bpf_map_get_next_key(usage, nullptr, &id) == 0;)
     ::bpf_map_delete_elem(usage, &id);
+  return {};
+}
+
+Result<void> BpfBackend::let_answer(std::uint64_t cookie, const net::IpAddress& address,
+                                    std::uint16_t port) {
+  const egressd_peer_key key{
+      .addr = to_key(address), .cookie = cookie, .port = htons(port), .pad = {}};
+  const bpf_map* peers = skeleton_->maps.egressd_peers;
+  const auto now = static_cast<__u64>(SystemClock().now().count());
+  if (::bpf_map_update_elem(::bpf_map__fd(peers), &key, &now, BPF_ANY) != 0)
+    return std::unexpected(Error::from_errno("write map egressd_peers"));
   return {};
 }
 

@@ -246,13 +246,6 @@ void NftBackend::set_uplinks(nft::Batch& batch, const std::set<std::string>& upl
 }
 
 Result<void> NftBackend::apply(const RuleSet& rules) {
-  for (const RuleSet::Name& name : rules.names) {
-    if (name.allows && name.pattern.find('*') != std::string::npos)
-      return std::unexpected(Error::of(
-          "the policy allows '" + name.pattern +
-          "': with --backend nft nobody reads DNS answers, so the addresses of names under a "
-          "wildcard would never be known; write the names one by one, or use --backend bpf"));
-  }
   const NftRules next(rules);
   nft::Batch batch;
   // No rule refers to anything any more, within this transaction.
@@ -512,8 +505,7 @@ std::vector<LayerStatus> NftBackend::layers() {
     output.detail = output.cgroup_removed ? options_.cgroup_path + " was removed"
                     : output.attached
                         ? "table inet egressd, sockets of " + options_.cgroup_path +
-                              "; not what is forwarded; questions to resolvers are not judged by "
-                              "name"
+                              "; not what is forwarded"
                         : "no chain output in table inet egressd";
   }
   all.push_back(std::move(output));
@@ -522,7 +514,7 @@ std::vector<LayerStatus> NftBackend::layers() {
     forward.program = "nft forward";
     forward.attached = there(frame::kForward);
     forward.detail = forward.attached
-                         ? "table inet egressd; questions to resolvers are not judged by name"
+                         ? "table inet egressd; DNS questions are not judged by name there"
                          : "no chain forward in table inet egressd";
     all.push_back(std::move(forward));
   }

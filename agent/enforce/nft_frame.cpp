@@ -9,7 +9,7 @@ namespace {
 using nft::Key;
 using nft::Set;
 
-constexpr std::array<std::pair<std::uint32_t, const char*>, 14> kCounters{{
+constexpr std::array<std::pair<std::uint32_t, const char*>, 15> kCounters{{
     {EGRESSD_ALLOW_NETWORK_RULE, "network_rule"},
     {EGRESSD_ALLOW_FQDN_RULE, "fqdn_rule"},
     {EGRESSD_ALLOW_LOOPBACK, "loopback"},
@@ -23,6 +23,7 @@ constexpr std::array<std::pair<std::uint32_t, const char*>, 14> kCounters{{
     {EGRESSD_DENY_EXPIRED, "expired"},
     {EGRESSD_DENY_MALFORMED, "malformed"},
     {EGRESSD_DENY_FRAGMENT, "fragment"},
+    {EGRESSD_DENY_DNS_NAME, "dns_name_not_allowed"},
     {EGRESSD_DENY_DNS_SERVER, "dns_server_not_allowed"},
 }};
 
@@ -127,6 +128,10 @@ void add_hooks(nft::Batch& batch, const Scope& scope) {
 
 void add_hook_rules(nft::Batch& batch, const Scope& scope) {
   using nft::Rule;
+  // DNS before loopback: a resolver on this host asks others.
+  batch.add_rule(kOutput, scope.whole_host
+                              ? Rule().jump("questions")
+                              : Rule().cgroup(scope.level, scope.cgroup_id).jump("questions"));
   // From the host to itself. The source counts as well: a socket may carry any.
   each_family("local", [&](bool v4, const std::string& set) {
     batch.add_rule(kOutput, Rule()

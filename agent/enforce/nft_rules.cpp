@@ -166,7 +166,8 @@ void add_ranges(nft::Batch& batch, const nft::Set& set, const std::vector<Addres
 NftRules::NftRules(const RuleSet& rules) : rules_(rules) {
   chains_ = {"judge",         "answer",         "kernel",        "rules",     "with_rules",
              "without_rules", "names",          "deny_default",  "deny_port", "deny_expired",
-             "deny_dns",      "deny_malformed", "deny_fragment", "refuse"};
+             "deny_dns",      "deny_malformed", "deny_fragment", "refuse",    "questions",
+             "question",      "deny_question",  "deny_stranger"};
   if (rules.dns.filter == Filter::Audit) chains_.insert({"pass_network_rule", "pass_fqdn_rule"});
   for (const auto& [prefix, list] : rules.prefixes) network_lists_.insert(list);
   for (const std::uint32_t list : network_lists_) {
@@ -201,6 +202,7 @@ std::string NftRules::prefix(std::uint32_t verdict, std::uint32_t reason,
 }
 
 void NftRules::add_to(nft::Batch& batch) const {
+  add_questions(batch);
   add_judge(batch);
   add_rules(batch);
   for (const std::uint32_t list : network_lists_) add_network_list(batch, list);
@@ -213,13 +215,31 @@ void NftRules::add_to(nft::Batch& batch) const {
                       {.key = nft::KeyBytes::of(resolver).bytes()});
 }
 
+// DNS goes to the forwarder (nft/redirect.h), which judges names. What is on its way there has
+// another destination by now, but still the interface it was to leave by. What was not led there,
+// as when no agent runs, would be neither judged nor learned from.
+void NftRules::add_questions(nft::Batch& batch) const {
+  if (!rules_.dns.forwarder) return;
+  batch.add_rule("questions",
+                 Rule().to_prefix4(INADDR_LOOPBACK).redirected().counter("loopback").accept());
+  batch.add_rule("questions",
+                 Rule().to_prefix6("::1", 16).redirected().counter("loopback").accept());
+  if (rules_.dns.filter != Filter::Enforce) return;
+  batch.add_rule("questions", Rule().protocol_in("tcpudp").port(kDns, kDns).jump("question"));
+  batch.add_rule("question",
+                 Rule().mark(rules_.dns.forwarder->mark).user(rules_.dns.forwarder->uid).back());
+  frame::each_family("resolvers", [&](bool v4, const std::string& set) {
+    batch.add_rule("question", Rule().address_in(v4, false, set).go_to("deny_question"));
+  });
+}
+
 // What leaves this host, before its rules are looked at.
 void NftRules::add_judge(nft::Batch& batch) const {
   // A socket may carry the address of another. Over loopback that would be a question from outside
   // for conntrack, and what is said in the name of another is no answer of ours. The kernel does so
   // itself, to reset a connection in the name of its peer.
   batch.add_rule("judge",
-                 Rule().oif_loopback().source_is_local(false).has_user().go_to("deny_default"));
+                 Rule().oif_loopback().source_is_local(false).has_user().go_to("deny_stranger"));
   batch.add_rule("judge", Rule().reply_direction().source_is_local(true).jump("answer"));
   batch.add_rule("judge", Rule().has_user().go_to("rules"));
   batch.add_rule("judge", Rule().jump("kernel"));
@@ -389,24 +409,24 @@ void NftRules::add_name_list(nft::Batch& batch, std::uint32_t list) const {
 }
 
 void NftRules::add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason,
-                          bool enforce) const {
+                          bool enforce, bool answer) const {
   // What cannot be read has no ports to be known by.
   if (reason != EGRESSD_DENY_MALFORMED && reason != EGRESSD_DENY_FRAGMENT)
     frame::each_family("accepted", [&](bool v4, const std::string& set) {
       batch.add_rule(chain, Rule().source_flow_in(v4, set).counter("inbound").accept());
     });
-  if (enforce)
-    batch.add_rule(chain,
-                   Rule()
-                       .counter(frame::counter_name(reason))
-                       .log(prefix(EGRESSD_ACTION_DENY, reason), frame::kLogGroup, frame::kSnaplen)
-                       .go_to("refuse"));
-  else
+  if (enforce) {
+    Rule rule = Rule()
+                    .counter(frame::counter_name(reason))
+                    .log(prefix(EGRESSD_ACTION_DENY, reason), frame::kLogGroup, frame::kSnaplen);
+    batch.add_rule(chain, answer ? std::move(rule).go_to("refuse") : std::move(rule).drop());
+  } else {
     batch.add_rule(chain,
                    Rule()
                        .counter("audit")
                        .log(prefix(EGRESSD_ACTION_ALLOW, reason), frame::kLogGroup, frame::kSnaplen)
                        .accept());
+  }
 }
 
 void NftRules::add_endings(nft::Batch& batch) const {
@@ -424,9 +444,12 @@ void NftRules::add_endings(nft::Batch& batch) const {
     }
   }
   add_denial(batch, "deny_default", EGRESSD_DENY_DEFAULT, rules_.enforce);
+  // A reset would go to the address of the stranger: out, with ports of the sender's choice.
+  add_denial(batch, "deny_stranger", EGRESSD_DENY_DEFAULT, rules_.enforce, false);
   add_denial(batch, "deny_port", EGRESSD_DENY_PORT, rules_.enforce);
   add_denial(batch, "deny_expired", EGRESSD_DENY_EXPIRED, rules_.enforce);
   add_denial(batch, "deny_dns", EGRESSD_DENY_DNS_SERVER, rules_.enforce);
+  add_denial(batch, "deny_question", EGRESSD_DENY_DNS_NAME, true);
   add_denial(batch, "deny_malformed", EGRESSD_DENY_MALFORMED, true);
   add_denial(batch, "deny_fragment", EGRESSD_DENY_FRAGMENT, true);
 

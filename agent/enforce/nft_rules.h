@@ -60,11 +60,13 @@ class NftRules {
  private:
   [[nodiscard]] std::string prefix(std::uint32_t verdict, std::uint32_t reason,
                                    std::uint32_t rule = EGRESSD_NO_RULE) const;
+  void add_questions(nft::Batch& batch) const;
   void add_judge(nft::Batch& batch) const;
   void add_rules(nft::Batch& batch) const;
   void add_names(nft::Batch& batch) const;
   void add_endings(nft::Batch& batch) const;
-  void add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason, bool enforce) const;
+  void add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason, bool enforce,
+                  bool answer = true) const;
   void add_network_list(nft::Batch& batch, std::uint32_t list) const;
   void add_name_list(nft::Batch& batch, std::uint32_t list) const;
   void add_entry(nft::Batch& batch, const std::string& chain, const RuleEntry& entry,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -67,6 +68,13 @@ struct RuleSet {
     std::chrono::seconds grace{300};
     // Addresses one pattern may hold at a time, so that one wildcard cannot fill the map.
     std::uint32_t name_quota = 16384;
+    // For a backend that reads no DNS itself: whose sockets ask for everybody. Under
+    // Filter::Enforce no others may ask the resolvers.
+    struct Forwarder {
+      std::uint32_t mark = 0;  // SO_MARK
+      std::uint32_t uid = 0;
+    };
+    std::optional<Forwarder> forwarder;
   };
   Dns dns;
 };

@@ -126,6 +126,21 @@ void add_kernel(Families& families, const KernelCounts& kernel) {
       .add(kernel.storage_failed);
 }
 
+void add_dns_proxy(Families& families, const DnsProxyCounts& proxy) {
+  families.counter("egressd_dns_proxy_questions_total",
+                   "DNS questions that came to the agent, by what became of them.");
+  for (const auto& result : proxy.questions) families.add(result.value, {{"result", result.name}});
+  families.gauge("egressd_dns_proxy_under_way", "Questions that wait for their answer.")
+      .add(proxy.under_way);
+  families
+      .counter("egressd_dns_proxy_held_answers_total",
+               "Answers that waited until their addresses were reachable.")
+      .add(proxy.held);
+  families
+      .counter("egressd_dns_proxy_held_seconds_total", "How long all of them waited, together.")
+      .add(proxy.held_seconds);
+}
+
 void add_agent(Families& families, const Snapshot& s) {
   families.counter("egressd_rule_denials_total",
                    "Denials of single rules of the policy in force since the agent started, from "
@@ -164,6 +179,7 @@ std::string exposition(const Snapshot& snapshot, BootTime now) {
   Families families;
   add_state(families, snapshot, now);
   if (snapshot.kernel) add_kernel(families, *snapshot.kernel);
+  if (snapshot.dns_proxy) add_dns_proxy(families, *snapshot.dns_proxy);
   add_agent(families, snapshot);
   return families.text();
 }

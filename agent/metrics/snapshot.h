@@ -29,6 +29,14 @@ struct KernelCounts {
   std::uint64_t storage_failed = 0;
 };
 
+// Of DNS questions that go through the agent, since it began to lead them there.
+struct DnsProxyCounts {
+  std::vector<Count> questions;  // by result
+  std::uint64_t under_way = 0;   // clients that wait for an answer
+  std::uint64_t held = 0;        // answers that waited for their addresses to be reachable
+  double held_seconds = 0;       // all of them together
+};
+
 // What is known of the agent and its kernel side at one moment. Names of the policy are in it,
 // those of processes, addresses and questions never: whoever may connect can read it.
 struct Snapshot {
@@ -74,6 +82,8 @@ struct Snapshot {
   };
   std::vector<RuleDenials> rule_denials;
   std::uint64_t audit_lost = 0;
+
+  std::optional<DnsProxyCounts> dns_proxy;  // absent: DNS does not go through the agent
 
   std::uint64_t names = 0;
   std::uint64_t names_unresolved = 0;

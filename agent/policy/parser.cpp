@@ -234,9 +234,16 @@ class PolicyReader {
   }
 
   void read_dns(const YamlNode& node) {
-    if (!reader_.map(node, "'dns'", {"servers", "resolve", "grace", "filter", "searchDomains"}))
+    if (!reader_.map(node, "'dns'",
+                     {"mode", "servers", "resolve", "grace", "filter", "searchDomains", "log"}))
       return;
     DnsSettings& dns = policy_.dns;
+    if (const YamlNode* mode = Reader::find(node, "mode"))
+      read_one_of(*mode, "mode", "inline (the kernel learns from answers)", DnsMode::Inline,
+                  "proxy (the agent does, and answers itself)", DnsMode::Proxy, dns.mode);
+    if (const YamlNode* log = Reader::find(node, "log"))
+      read_one_of(*log, "log", "denied (refused questions)", DnsLog::Denied, "all", DnsLog::All,
+                  dns.log);
     if (const YamlNode* servers = Reader::find(node, "servers")) read_servers(*servers);
     if (const YamlNode* resolve = Reader::find(node, "resolve")) {
       std::unordered_set<std::string> seen;
@@ -255,6 +262,24 @@ class PolicyReader {
     if (const YamlNode* grace = Reader::find(node, "grace")) read_grace(*grace);
     if (const YamlNode* filter = Reader::find(node, "filter")) read_filter(*filter);
     if (const YamlNode* search = Reader::find(node, "searchDomains")) read_search_domains(*search);
+  }
+
+  // A key with two values, each written like "name (what it means)".
+  template <typename Value>
+  void read_one_of(const YamlNode& node, const std::string& key, std::string_view first_text,
+                   Value first, std::string_view second_text, Value second, Value& into) {
+    const auto text = reader_.scalar(node, quoted(key));
+    if (!text) return;
+    const auto is = [&](std::string_view choice) {
+      return *text == choice.substr(0, choice.find(' '));
+    };
+    if (is(first_text))
+      into = first;
+    else if (is(second_text))
+      into = second;
+    else
+      reader_.error(node, key + " " + quoted(*text) + " is not one of " + std::string(first_text) +
+                              " and " + std::string(second_text));
   }
 
   void read_servers(const YamlNode& node) {

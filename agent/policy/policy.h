@@ -53,7 +53,15 @@ inline constexpr std::array<std::uint16_t, 2> kDnsPorts = {53, 853};
 // and is recorded; Allowlist: it does not leave (the sender gets EPERM).
 enum class DnsFilter : std::uint8_t { Off, Audit, Allowlist };
 
+// Who reads DNS answers before the application does: Inline: the kernel; Proxy: the agent, which
+// questions are redirected to, as long as it runs.
+enum class DnsMode : std::uint8_t { Inline, Proxy };
+// Of which questions there is a record.
+enum class DnsLog : std::uint8_t { Denied, All };
+
 struct DnsSettings {
+  DnsMode mode = DnsMode::Inline;
+  DnsLog log = DnsLog::Denied;
   std::vector<net::IpAddress> servers;  // empty: those of resolv.conf
   // Names to resolve ahead of use though only a wildcard covers them.
   std::vector<std::string> resolve;

@@ -7,7 +7,8 @@
 //     mixed       raw, with letters in either case; SERVER must send them back as they were
 //     edns        raw, with EDNS and a buffer of 4096 bytes
 //     vc          getaddrinfo with every query over TCP, then connect
-//     forbidden   the name must not resolve, and connect to port 443 of ADDRESS must say EPERM
+//     forbidden   the name must not resolve, and connect to port 443 of ADDRESS must say EPERM, or
+//                 with EGRESSD_BACKEND=nft ECONNREFUSED
 //   EGRESSD_CLIENT_PACE_MS: wait so long after each name. SIGTERM: the name under way is the last.
 //   Prints: names N connections C refused R failed F. Exit status 0 if F is 0, and R is 0, or with
 //   `forbidden` two for each name.
@@ -211,8 +212,15 @@ void forbidden(const char* name, const char* address) {
   to.sin_port = htons(443);
   ::inet_pton(AF_INET, address, &to.sin_addr);
   ++connections;
-  const int error =
-      ::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)) == 0 ? EISCONN : errno;
+  int error = ::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)) == 0 ? EISCONN : errno;
+  const char* backend = std::getenv("EGRESSD_BACKEND");
+  if (backend != nullptr && std::string(backend) == "nft") {
+    pollfd wait{fd, POLLOUT, 0};
+    socklen_t size = sizeof(error);
+    if (error == EINPROGRESS && ::poll(&wait, 1, 2000) == 1)
+      ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error == ECONNREFUSED) error = EPERM;
+  }
   count(error, address);
   ::close(fd);
 }

@@ -25,13 +25,14 @@ MAY_INCLUDE = {
 }
 # Single headers beyond that. `egressctl watch` prints the agent's records; `egressctl detach` is
 # the way out and must work without an agent, so it removes the pins itself; `egressctl exec` makes
-# a cgroup. The doctor looks at the name servers the daemon would. The hash of a name is
+# a cgroup. The daemon leads DNS to its forwarder, whatever the backend. The doctor looks at the name servers the daemon would. The hash of a name is
 # computed on both sides, by one piece of code.
 ALSO = {
     "analysis": {"audit/record.h"},
     "cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h", "enforce/break_glass.h",
             "enforce/nft_table.h",
             "enforce/process_sockets.h"},
+    "daemon": {"nft/redirect.h"},
     "doctor": {"daemon/name_servers.h"},
     "enforce": {"bpf/dns_hash.h"},
 }

@@ -35,7 +35,8 @@ check "all 700 addresses are known" wait_until 5 granted
 expect_ok "the first retry" resolve big.wild.test 443 -6
 expect_errno EPERM port_not_allowed "another port of it" tcp 2001:db8:a::1 22
 expect_ok "an exact name with as many" resolve exact.test 443 -6
-check "the kernel learned none of it" test "$(status_number too_large)" -gt 0
+# With nftables it learns nothing at all, and the agent has seen the answer before the client.
+[[ $EGRESSD_BACKEND == nft ]] || check "the kernel learned none of it" test "$(status_number too_large)" -gt 0
 sleep 2
 # A look-up of the agent's asks over UDP (truncated) and TCP; so does getaddrinfo(), and again for
 # each size of buffer it tries, 12 times in all.

@@ -27,6 +27,15 @@ policy() {
     printf '      - {name: wild, fqdns: ["*.wild.test"%s], ports: [443]}\n' "${more:+, $more}"
   } >"$POLICY"
 }
+# Kills the agent; then names are asked. With nftables nobody would answer: they are asked before.
+heard_alone() {
+  local name
+  [[ $EGRESSD_BACKEND == nft ]] || stop_egressd KILL
+  for name in "$@"; do
+    expect_ok "heard by no agent" resolve "$name.wild.test" 443 -4
+  done
+  [[ -z $SANDBOX_AGENT ]] || stop_egressd KILL
+}
 numbers() { grep -v '^next' "$SANDBOX_DIR/state/names"; }
 
 policy ""
@@ -39,9 +48,7 @@ HOLD_TIMEOUT=500 hold_open 203.0.113.2 443
 bad_out=$HOLD_OUT bad_in=$HOLD_IN
 before=$(numbers)
 reload_egressd
-stop_egressd KILL
-expect_ok "heard by no agent" resolve n3.wild.test 443 -4
-expect_ok "…" resolve n4.wild.test 443 -4
+heard_alone n3 n4
 start_egressd "$POLICY"
 check "reload and restart, same policy: same numbers" test "$(numbers)" = "$before"
 expect_ok "…: heard by the first agent" tcp 203.0.113.2 443
@@ -57,18 +64,21 @@ expect_hold_ok "…: an open connection"
 
 policy ""
 reload_egressd
-stop_egressd KILL
-expect_ok "heard by no agent" resolve n5.wild.test 443 -4
-expect_ok "…" resolve n6.wild.test 443 -4
+heard_alone n5 n6
 policy "" n2.wild.test n4.wild.test n6.wild.test n7.wild.test
 start_egressd "$POLICY"
 expect_errno EPERM deny_rule "refused since the restart, heard by the first agent" \
   tcp 203.0.113.2 443
 line=$(hold_echo)
 check "its open connection is cut: $line" grep -q "^errno=" <<<"$line"
-expect_errno EPERM default_deny "…, heard by the second" tcp 203.0.113.4 443
-expect_errno EPERM default_deny "…, heard by no agent" tcp 203.0.113.6 443
-expect_ok "a sibling, heard by no agent" tcp 203.0.113.5 443
+expect_errno EPERM "$(reason_gone)" "…, heard by the second" tcp 203.0.113.4 443
+expect_errno EPERM "$(reason_gone)" "…, heard by no agent" tcp 203.0.113.6 443
+if [[ $EGRESSD_BACKEND == nft ]]; then
+  # Nothing in the kernel tells the next agent which name it was.
+  expect_ok "a sibling of an earlier agent, asked again" resolve n5.wild.test 443 -4
+else
+  expect_ok "a sibling, heard by no agent" tcp 203.0.113.5 443
+fi
 expect_unasked n7.wild.test "refused"
 expect_ok "a sibling of earlier agents, asked again" resolve n3.wild.test 443 -4
 
@@ -89,7 +99,7 @@ for i in 11 12 13 14 15; do
   policy "" "n$i.wild.test"
   in_client "$EGRESSD_PROBE" ask "$DNS4" 53 --name "n$i.wild.test" >/dev/null
   reload_egressd
-  expect_errno EPERM default_deny "learned just before the reload" tcp "203.0.113.$i" 443
+  expect_errno EPERM "$(reason_gone)" "learned just before the reload" tcp "203.0.113.$i" 443
 done
 
 # Asked before the reload, answered after it.

@@ -39,7 +39,7 @@ policy '  - name: refused
     rules:
       - {name: bad, fqdns: [bad.wild.example.com], ports: ["*"], protocols: [any]}'
 reload_egressd
-expect_errno EPERM default_deny "its address now" tcp 203.0.113.9 443
+expect_errno EPERM "$(reason_gone)" "its address now" tcp 203.0.113.9 443
 line=$(hold_echo)
 check "its open connection is cut: $line" grep -q "^errno=" <<<"$line"
 HOLD_OUT=$good_out HOLD_IN=$good_in

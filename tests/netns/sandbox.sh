@@ -461,7 +461,11 @@ expect_ok() {
 
 # errno_of ERRNO PROBE: what the probe sees instead of EPERM if nftables enforces.
 errno_of() {
-  if [[ $EGRESSD_BACKEND == nft && $1 == EPERM && $2 == tcp ]]; then echo ECONNREFUSED; else echo "$1"; fi
+  if [[ $EGRESSD_BACKEND == nft && $1 == EPERM && ($2 == tcp || $2 == resolve) ]]; then
+    echo ECONNREFUSED
+  else
+    echo "$1"
+  fi
 }
 
 # Numbers of status counters are read before and after: a refusal nobody counted is a failure. So
@@ -494,6 +498,10 @@ expect_errno() {
   fi
   pass "$what: $line, $reason counted and recorded"
 }
+
+# Why an address is refused whose names the policy no longer allows: nftables still know that it had
+# some.
+reason_gone() { if [[ $EGRESSD_BACKEND == nft ]]; then echo expired; else echo default_deny; fi; }
 
 # expect_errno, if no daemon is there to ask for counters and records.
 expect_errno_alone() {

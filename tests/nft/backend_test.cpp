@@ -6,7 +6,10 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <map>
+#include <memory>
+#include <string>
 #include <thread>
 
 #include "enforce/cgroup.h"
@@ -169,16 +172,40 @@ TEST_F(NftBackendTest, NoRoomIsSaidAndTheRestIsLearned) {
   EXPECT_EQ(*backend->count_learned(), 0u);
 }
 
-TEST_F(NftBackendTest, AWildcardThatAllowsIsRefusedAndChangesNothing) {
-  ASSERT_TRUE(backend->apply(rules));
-  rules.generation = 2;
+TEST_F(NftBackendTest, AWildcardAllowsWhatIsLearnedUnderIt) {
   rules.names.push_back({.name_id = 4, .list = 0, .pattern = "*.d.example"});
-  const auto r = backend->apply(rules);
-  ASSERT_FALSE(r);
-  EXPECT_NE(r.error().message.find("'*.d.example'"), std::string::npos);
-  EXPECT_EQ(*backend->generation(), 1u);
-  rules.names.back().allows = false;  // grants nothing: nothing to know
-  EXPECT_TRUE(backend->apply(rules));
+  ASSERT_TRUE(backend->apply(rules));
+  EXPECT_TRUE(elements("allow4", nft::Key::Flow4).empty());
+  learn("203.0.113.5", 4, 100s);
+  EXPECT_EQ(elements("known4", nft::Key::Ipv4), (Found{{"203.0.113.5", 100}}));
+  rules.generation = 2;
+  rules.names.pop_back();
+  ASSERT_TRUE(backend->apply(rules));
+  EXPECT_TRUE(elements("known4", nft::Key::Ipv4).empty());
+}
+
+// Who may ask the resolvers: with a forwarder under a filter nobody else.
+TEST_F(NftBackendTest, OnlyTheForwarderAsksUnderAFilter) {
+  const auto rules_of = [&](RuleSet::Dns::Filter filter) {
+    rules.generation += 1;
+    rules.dns.filter = filter;
+    EXPECT_TRUE(backend->apply(rules));
+    const std::unique_ptr<FILE, decltype([](FILE* f) { ::pclose(f); })> nft(
+        ::popen("nft list table inet egressd", "r"));
+    std::string text;
+    for (int c = 0; nft && (c = std::fgetc(nft.get())) != EOF;) text += static_cast<char>(c);
+    return text;
+  };
+  const std::string refusal = "ip daddr @resolvers4 goto deny_question";
+  rules.dns.resolvers = {address("192.0.2.53")};
+  if (rules_of(RuleSet::Dns::Filter::Off).empty()) GTEST_SKIP() << "needs nft";
+  EXPECT_EQ(rules_of(RuleSet::Dns::Filter::Enforce).find(refusal), std::string::npos);
+  rules.dns.forwarder = {.mark = 0x35, .uid = 12345};
+  const std::string enforced = rules_of(RuleSet::Dns::Filter::Enforce);
+  EXPECT_NE(enforced.find(refusal), std::string::npos) << enforced;
+  EXPECT_NE(enforced.find("meta mark 0x00000035 meta skuid 12345 return"), std::string::npos);
+  EXPECT_EQ(rules_of(RuleSet::Dns::Filter::Audit).find(refusal), std::string::npos);
+  EXPECT_EQ(rules_of(RuleSet::Dns::Filter::Off).find(refusal), std::string::npos);
 }
 
 TEST_F(NftBackendTest, OneAgentAtATime) {

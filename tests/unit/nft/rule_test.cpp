@@ -20,6 +20,9 @@ TEST(Rule, SaysWhatNftWouldShow) {
             "ip6 daddr . meta l4proto . th dport @allow6 accept");
   EXPECT_EQ(Rule().to_prefix6("ff02::", 2).port(547, 547).accept().text(),
             "ip6 daddr ff02::/16 th dport 547 accept");
+  EXPECT_EQ(Rule().mark(0x35).user(7).back().text(), "meta mark 53 meta skuid 7 return");
+  EXPECT_EQ(Rule().to_prefix4(0x7f000001).redirected().accept().text(),
+            "ip daddr 127.0.0.1 ct status dnat accept");
 }
 
 }  // namespace

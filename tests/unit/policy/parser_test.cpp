@@ -224,6 +224,24 @@ TEST(ParsePolicy, GraceHasUnitsAndBounds) {
         << bad;
 }
 
+TEST(ParsePolicy, DnsModeAndLogAreOneOfTwo) {
+  const std::string head = "version: 1\nmode: audit\ntags: [UbuntuUpdates]\n";
+  const auto plain = parse_policy(head, "t.yaml", TagCatalog::builtin());
+  ASSERT_TRUE(plain);
+  EXPECT_EQ(plain->policy.dns.mode, DnsMode::Inline);
+  EXPECT_EQ(plain->policy.dns.log, DnsLog::Denied);
+  const auto both =
+      parse_policy(head + "dns: {mode: proxy, log: all}\n", "t.yaml", TagCatalog::builtin());
+  ASSERT_TRUE(both);
+  EXPECT_EQ(both->policy.dns.mode, DnsMode::Proxy);
+  EXPECT_EQ(both->policy.dns.log, DnsLog::All);
+  EXPECT_THAT(errors(head + "dns: {mode: Proxy}\n"),
+              ElementsAre(AllOf(StartsWith("t.yaml:4:13: error: mode 'Proxy' is not one of"),
+                                HasSubstr("inline"))));
+  EXPECT_THAT(errors(head + "dns: {log: none}\n"),
+              ElementsAre(StartsWith("t.yaml:4:12: error: log 'none' is not one of denied")));
+}
+
 TEST(ParsePolicy, SearchDomainsAreNobodysPublicSuffix) {
   const auto search = [](const std::string& domain) {
     return "version: 1\nmode: audit\ntags: [UbuntuUpdates]\ndns: {searchDomains: [" + domain +
