@@ -50,6 +50,8 @@ class Rule {
   Rule&& reset() &&;                                        // tcp flags & rst == rst
   // Of a process, not of the kernel itself: only those sockets have a user.
   Rule&& has_user() &&;                                     // meta skuid != 4294967295
+  Rule&& of_root() &&;                                      // meta skuid 0
+  Rule&& family_in(std::string_view set) &&;                // meta nfproto @…
   Rule&& cgroup(std::uint32_t level, std::uint64_t id) &&;  // socket cgroupv2 level N ID
 
   // statements

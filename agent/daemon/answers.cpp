@@ -73,6 +73,7 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
     responder.send(removed ? control::ok_line(removed_json(*removed))
                            : control::error_line(removed.error().message));
     if (!removed) return;
+    end_boot_table();
     spdlog::warn("detached on request: nothing is enforced any more");
     loop_.after(std::chrono::milliseconds(50), [this] { loop_.stop(); });
   } else {
