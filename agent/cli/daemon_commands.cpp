@@ -207,13 +207,13 @@ int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams i
       return kFailed;
     }
     if (*table) removed.emplace_back("table inet egressd (deleted)");
-    const auto boot = enforce::remove_boot_table();
-    if (!boot) {
-      io.err << "egressctl: " << printable(boot.error().message) << '\n';
-      return kFailed;
-    }
-    if (*boot) removed.emplace_back("table inet egressd_boot (deleted)");
   }
+  const auto boot = enforce::remove_boot_table();
+  if (!boot) {
+    io.err << "egressctl: " << printable(boot.error().message) << '\n';
+    if (!by_daemon) return kFailed;
+  }
+  if (boot.value_or(false)) removed.emplace_back("table inet egressd_boot (deleted)");
   if (options.json) {
     io.out << dump({{"by", by_daemon ? "daemon" : "egressctl"}, {"removed", removed}}) << '\n';
     return kOk;

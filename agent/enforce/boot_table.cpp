@@ -113,7 +113,6 @@ Result<void> BootTable::load(RuleSet rules, const std::string& state_dir, Beside
   auto sockets = nft::Sockets::open();
   if (!sockets) return std::unexpected(std::move(sockets.error()));
   const auto open = (*sockets)->list();
-  if (!open) return std::unexpected(open.error());
   const auto there = is_there();
   if (!there) return std::unexpected(there.error());
 
@@ -126,7 +125,8 @@ Result<void> BootTable::load(RuleSet rules, const std::string& state_dir, Beside
   batch.add_element(state(),
                     {.key = nft::KeyBytes::mark(kFormat).bytes(), .userdata = bytes_of(state_dir)});
   batch.add_set(open_set());
-  add_old_connections(batch, *open);
+  // At boot there are none, and the kernel's module that would say so may be missing.
+  if (open) add_old_connections(batch, *open);
   for (const std::string& chain : judged.chains()) batch.add_chain({.name = chain});
   judged.add_to(batch);
   frame::add_hooks(batch, whole_host);

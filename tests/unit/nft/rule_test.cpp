@@ -20,6 +20,8 @@ TEST(Rule, SaysWhatNftWouldShow) {
             "ip6 daddr . meta l4proto . th dport @allow6 accept");
   EXPECT_EQ(Rule().to_prefix6("ff02::", 2).port(547, 547).accept().text(),
             "ip6 daddr ff02::/16 th dport 547 accept");
+  EXPECT_EQ(Rule().family_in("open").of_root().accept().text(),
+            "meta nfproto @open meta skuid 0 accept");
 }
 
 }  // namespace
