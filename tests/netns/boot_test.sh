@@ -41,11 +41,11 @@ END
 machine_agent() {
   local judged=$SANDBOX_CGROUP
   SANDBOX_CGROUP=$(cgroup2_mount)
-  EGRESSD_BACKEND=nft launch_egressd "$POLICY" "$@"
+  EGRESSD_BACKEND=nft launch_egressd "$POLICY"
   SANDBOX_CGROUP=$judged
 }
 start_machine_agent() {
-  machine_agent "$@"
+  machine_agent
   wait_until 15 egressd_in_force || die "egressd does not enforce: $(ctl status)"
 }
 boot() {
@@ -332,9 +332,11 @@ start_machine_agent
 cp "$POLICY" "$SANDBOX_DIR/tried.yaml"
 sed -i 's/203.0.113.0/198.51.100.0/' "$SANDBOX_DIR/tried.yaml"
 check "a policy on trial" ctl try "$SANDBOX_DIR/tried.yaml" --for 10m
-check "… is not kept" bash -c '! grep -q 198.51.100.0 "$1"' _ "$LAST"
+kept() { grep -q 198.51.100.0 "$LAST"; }
+not_kept() { ! kept; }
+check "… is not kept" not_kept
 check "… until it is confirmed" ctl confirm
-check "… then it is" wait_until 2 grep -q 198.51.100.0 "$LAST"
+check "… then it is" wait_until 2 kept
 # The file is lost, but an agent has been here.
 stop_egressd
 reboot_kernel
