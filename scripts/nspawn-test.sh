@@ -254,8 +254,29 @@ check "its table is gone: the agent took over" no_table
 guide "Reboot" 2
 closed "rebooted"
 
-# A boot on which the agent cannot start, and the policy is of no use. An operator comes in and
-# mends the one: the agent starts with the last good policy.
+# --- the sandbox of the unit: all the agent does, it can
+
+check "the agent gave up its rights" \
+  test -z "$(inside journalctl --boot --unit egressd --grep 'more rights than it needs' --quiet)"
+log=$(inside journalctl --boot --unit egressd --quiet --output cat)
+check "no error in its log" test -z "$(grep -E ' (error|critical) ' <<<"$log")"
+check "cgroup paths are found" grep -q '"cgroup":"/probes"' "$box/var/log/egressd/denials.jsonl"
+# Process numbers in records are the host's here, so that another in the same sandbox looks.
+inside sh -c 'sed -e "/^Exec/d; /^    /d; /^Restart/d; /^WatchdogSec/d; s/^Type=.*/Type=oneshot/; /Directory/d" \
+  /lib/systemd/system/egressd.service >/run/systemd/system/look.service'
+# shellcheck disable=SC2016 # expanded by the inner shell
+inside sh -c 'setpriv --reuid 65534 --regid 65534 --clear-groups sleep 60 & echo $! >/run/other
+  printf "[Service]\nExecStart=/bin/readlink /proc/%s/exe\n" "$(cat /run/other)" >>/run/systemd/system/look.service
+  systemctl daemon-reload; systemctl start look.service'
+check "exe of another user's process is readable in it" \
+  grep -qx '/usr/bin/sleep' <<<"$(inside journalctl --boot --unit look --output cat)"
+# shellcheck disable=SC2016
+inside sh -c 'kill "$(cat /run/other)"; rm /run/systemd/system/look.service; systemctl daemon-reload'
+
+# --- a boot on which the agent cannot start
+
+# Nor is the policy of use. An operator comes in and mends the one: the agent starts with the last
+# good policy.
 sed -i 's/^mode: enforce/mode: on/' "$box/etc/egressd/policy.yaml"
 mkdir "$box/etc/systemd/system/egressd.service.d"
 printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >"$box/etc/systemd/system/egressd.service.d/broken.conf"
@@ -280,25 +301,6 @@ check "the table is gone" no_table
 cat "$SANDBOX_DIR/good.yaml" >"$box/etc/egressd/policy.yaml"
 good_again() { ! inside egressctl status | grep -q 'last good'; }
 check "mended, it is in force" wait_until 5 good_again
-
-# --- the sandbox of the unit: all the agent does, it can
-
-check "the agent gave up its rights" \
-  test -z "$(inside journalctl --boot --unit egressd --grep 'more rights than it needs' --quiet)"
-log=$(inside journalctl --boot --unit egressd --quiet --output cat)
-check "no error in its log" test -z "$(grep -E ' (error|critical) ' <<<"$log")"
-check "cgroup paths are found" grep -q '"cgroup":"/probes"' "$box/var/log/egressd/denials.jsonl"
-# Process numbers in records are the host's here, so that another in the same sandbox looks.
-inside sh -c 'sed -e "/^Exec/d; /^    /d; /^Restart/d; /^WatchdogSec/d; s/^Type=.*/Type=oneshot/; /Directory/d" \
-  /lib/systemd/system/egressd.service >/run/systemd/system/look.service'
-# shellcheck disable=SC2016 # expanded by the inner shell
-inside sh -c 'setpriv --reuid 65534 --regid 65534 --clear-groups sleep 60 & echo $! >/run/other
-  printf "[Service]\nExecStart=/bin/readlink /proc/%s/exe\n" "$(cat /run/other)" >>/run/systemd/system/look.service
-  systemctl daemon-reload; systemctl start look.service'
-check "exe of another user's process is readable in it" \
-  grep -qx '/usr/bin/sleep' <<<"$(inside journalctl --boot --unit look --output cat)"
-# shellcheck disable=SC2016
-inside sh -c 'kill "$(cat /run/other)"; rm /run/systemd/system/look.service; systemctl daemon-reload'
 
 # --- upgrade, under a running loop of probes
 
