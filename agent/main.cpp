@@ -12,6 +12,7 @@
 
 #include "base/event_loop.h"
 #include "base/unique_fd.h"
+#include "daemon/boot.h"
 #include "daemon/confine.h"
 #include "daemon/daemon.h"
 
@@ -139,6 +140,26 @@ int main(int argc, char** argv) {
       ->add_option("--log-level", log_level, "Level of the agent's own log on standard error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical", "off"}))
       ->capture_default_str();
+
+  egressd::daemon::BootOptions boot_options{.state_dir = options.state_dir,
+                                            .policy_path = "/etc/egressd/policy.yaml",
+                                            .bpffs_dir = options.bpffs_dir,
+                                            .resolv_conf = {},
+                                            .off = false};
+  CLI::App* boot_command = app.add_subcommand(
+      "boot",
+      "Close the machine by nftables until an agent is in force: with the last good policy's "
+      "addresses, before the network comes up");
+  boot_command->add_option("--state-dir", boot_options.state_dir, "Where the agent keeps that")
+      ->capture_default_str();
+  boot_command
+      ->add_option("--policy", boot_options.policy_path,
+                   "Policy file, for a machine whose last good policy is missing")
+      ->capture_default_str();
+  boot_command
+      ->add_option("--bpffs", boot_options.bpffs_dir, "Where an agent's kernel objects are pinned")
+      ->capture_default_str();
+  boot_command->add_flag("--off", boot_options.off, "Remove it: it refuses nothing any more");
   CLI11_PARSE(app, argc, argv);
 
   spdlog::set_default_logger(spdlog::stderr_logger_st("egressd"));
@@ -146,7 +167,7 @@ int main(int argc, char** argv) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%f%z %l %v");
   Result<void> r;
   try {
-    r = run(options);
+    r = boot_command->parsed() ? egressd::daemon::boot(boot_options) : run(options);
   } catch (const std::exception& e) {  // std::bad_alloc: nothing of ours throws
     r = std::unexpected(Error::of(std::string("out of memory? ") + e.what() +
                                   "; what is in force stays in force, start egressd again"));
@@ -154,7 +175,9 @@ int main(int argc, char** argv) {
   if (!r) {
     std::fprintf(stderr, "%s\n", r.error().message.c_str());
     // Policy errors begin with the file's name, like a compiler's.
-    return r.error().message.starts_with(options.policy_path + ":") ? kExitPolicy : kExitFailure;
+    return !options.policy_path.empty() && r.error().message.starts_with(options.policy_path + ":")
+               ? kExitPolicy
+               : kExitFailure;
   }
   return 0;
 }

@@ -70,6 +70,8 @@ std::uint32_t data_type(Key key) {
       return kTypeService;
     case Key::Interface:
       return 41;  // TYPE_IFNAME
+    case Key::Family:
+      return 2;  // TYPE_NFPROTO
     case Key::Mark:
       break;
   }
@@ -78,7 +80,7 @@ std::uint32_t data_type(Key key) {
 
 }  // namespace
 
-Batch::Batch() : scratch_(kScratch) {
+Batch::Batch(std::string table) : table_(std::move(table)), scratch_(kScratch) {
   ::nftnl_batch_begin(scratch_.data(), 0);
   const auto* header = reinterpret_cast<const nlmsghdr*>(scratch_.data());
   buffer_.assign(scratch_.data(), scratch_.data() + header->nlmsg_len);
@@ -110,7 +112,7 @@ void Batch::close_elements() {
 
 void Batch::add_table() {
   const TablePtr table(::nftnl_table_alloc());
-  ::nftnl_table_set_str(table.get(), NFTNL_TABLE_NAME, kTable);
+  ::nftnl_table_set_str(table.get(), NFTNL_TABLE_NAME, table_.c_str());
   ::nftnl_table_nlmsg_build_payload(begin(NFT_MSG_NEWTABLE, NLM_F_CREATE, "add the table"),
                                     table.get());
   end();
@@ -118,14 +120,14 @@ void Batch::add_table() {
 
 void Batch::delete_table() {
   const TablePtr table(::nftnl_table_alloc());
-  ::nftnl_table_set_str(table.get(), NFTNL_TABLE_NAME, kTable);
+  ::nftnl_table_set_str(table.get(), NFTNL_TABLE_NAME, table_.c_str());
   ::nftnl_table_nlmsg_build_payload(begin(NFT_MSG_DELTABLE, 0, "delete the table"), table.get());
   end();
 }
 
 void Batch::add_set(const Set& set) {
   const SetPtr s(::nftnl_set_alloc());
-  ::nftnl_set_set_str(s.get(), NFTNL_SET_TABLE, kTable);
+  ::nftnl_set_set_str(s.get(), NFTNL_SET_TABLE, table_.c_str());
   ::nftnl_set_set_str(s.get(), NFTNL_SET_NAME, set.name.c_str());
   ::nftnl_set_set_u32(s.get(), NFTNL_SET_ID, static_cast<std::uint32_t>(messages_.size() + 1));
   ::nftnl_set_set_u32(s.get(), NFTNL_SET_KEY_TYPE, data_type(set.key));
@@ -142,8 +144,9 @@ void Batch::add_set(const Set& set) {
   if (set.size != 0) ::nftnl_set_set_u32(s.get(), NFTNL_SET_DESC_SIZE, set.size);
   // enum byteorder of nftables: 1 the host's, 2 big endian. Without it nft lists ranges wrong.
   nftnl_udata_buf* udata = ::nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
-  ::nftnl_udata_put_u32(udata, NFTNL_UDATA_SET_KEYBYTEORDER,
-                        set.key == Key::Mark || set.key == Key::Interface ? 1 : 2);
+  ::nftnl_udata_put_u32(
+      udata, NFTNL_UDATA_SET_KEYBYTEORDER,
+      set.key == Key::Mark || set.key == Key::Interface || set.key == Key::Family ? 1 : 2);
   ::nftnl_set_set_data(s.get(), NFTNL_SET_USERDATA, ::nftnl_udata_buf_data(udata),
                        ::nftnl_udata_buf_len(udata));
   ::nftnl_udata_buf_free(udata);
@@ -154,21 +157,21 @@ void Batch::add_set(const Set& set) {
 
 void Batch::delete_set(const Set& set) {
   nlmsghdr* header = begin(NFT_MSG_DELSET, 0, "delete set " + set.name);
-  ::mnl_attr_put_strz(header, NFTA_SET_TABLE, kTable);
+  ::mnl_attr_put_strz(header, NFTA_SET_TABLE, table_.c_str());
   ::mnl_attr_put_strz(header, NFTA_SET_NAME, set.name.c_str());
   end();
 }
 
 void Batch::flush_set(const Set& set) {
   nlmsghdr* header = begin(NFT_MSG_DELSETELEM, 0, "empty set " + set.name);
-  ::mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, kTable);
+  ::mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, table_.c_str());
   ::mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set.name.c_str());
   end();
 }
 
 void Batch::add_counter(std::string_view name) {
   const ObjectPtr object(::nftnl_obj_alloc());
-  ::nftnl_obj_set_str(object.get(), NFTNL_OBJ_TABLE, kTable);
+  ::nftnl_obj_set_str(object.get(), NFTNL_OBJ_TABLE, table_.c_str());
   ::nftnl_obj_set_str(object.get(), NFTNL_OBJ_NAME, std::string(name).c_str());
   ::nftnl_obj_set_u32(object.get(), NFTNL_OBJ_TYPE, NFT_OBJECT_COUNTER);
   ::nftnl_obj_set_u64(object.get(), NFTNL_OBJ_CTR_PKTS, 0);
@@ -180,7 +183,7 @@ void Batch::add_counter(std::string_view name) {
 
 void Batch::add_chain(const Chain& chain) {
   const ChainPtr c(::nftnl_chain_alloc());
-  ::nftnl_chain_set_str(c.get(), NFTNL_CHAIN_TABLE, kTable);
+  ::nftnl_chain_set_str(c.get(), NFTNL_CHAIN_TABLE, table_.c_str());
   ::nftnl_chain_set_str(c.get(), NFTNL_CHAIN_NAME, chain.name.c_str());
   if (chain.hook != Chain::Hook::None) {
     ::nftnl_chain_set_str(c.get(), NFTNL_CHAIN_TYPE, "filter");
@@ -197,26 +200,26 @@ void Batch::add_chain(const Chain& chain) {
 
 void Batch::delete_chain(std::string_view name) {
   nlmsghdr* header = begin(NFT_MSG_DELCHAIN, 0, "delete chain " + std::string(name));
-  ::mnl_attr_put_strz(header, NFTA_CHAIN_TABLE, kTable);
+  ::mnl_attr_put_strz(header, NFTA_CHAIN_TABLE, table_.c_str());
   ::mnl_attr_put_strz(header, NFTA_CHAIN_NAME, std::string(name).c_str());
   end();
 }
 
 void Batch::flush_chain(std::string_view name) {
   nlmsghdr* header = begin(NFT_MSG_DELRULE, 0, "empty chain " + std::string(name));
-  ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, kTable);
+  ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, table_.c_str());
   ::mnl_attr_put_strz(header, NFTA_RULE_CHAIN, std::string(name).c_str());
   end();
 }
 
 void Batch::flush_chains() {
   nlmsghdr* header = begin(NFT_MSG_DELRULE, 0, "empty all chains");
-  ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, kTable);
+  ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, table_.c_str());
   end();
 }
 
 void Batch::add_rule(std::string_view chain, const Rule& rule) {
-  ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_TABLE, kTable);
+  ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_TABLE, table_.c_str());
   ::nftnl_rule_set_str(rule.get(), NFTNL_RULE_CHAIN, std::string(chain).c_str());
   ::nftnl_rule_set_u32(rule.get(), NFTNL_RULE_FAMILY, kFamily);
   ::nftnl_rule_nlmsg_build_payload(
@@ -238,7 +241,7 @@ void Batch::put_element(std::uint16_t type, std::uint16_t flags, const Set& set,
     messages_.back().key = set.key;
     open_type_ = type;
     open_set_ = set.name;
-    ::mnl_attr_put_strz(open_, NFTA_SET_ELEM_LIST_TABLE, kTable);
+    ::mnl_attr_put_strz(open_, NFTA_SET_ELEM_LIST_TABLE, table_.c_str());
     ::mnl_attr_put_strz(open_, NFTA_SET_ELEM_LIST_SET, set.name.c_str());
     nest_ = static_cast<std::size_t>(
         reinterpret_cast<char*>(::mnl_attr_nest_start(open_, NFTA_SET_ELEM_LIST_ELEMENTS)) -

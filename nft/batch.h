@@ -14,14 +14,14 @@
 
 namespace egressd::nft {
 
-// Changes to the table that come into force together or not at all: one transaction of the kernel,
+// Changes to one table that come into force together or not at all: one transaction of the kernel,
 // however many there are. Connection::commit() sends them.
 //
 // Elements that follow each other into one set share messages of up to 60 KB and cost no memory
 // but their place in the buffer: a million take 40 MB.
 class Batch {
  public:
-  Batch();
+  explicit Batch(std::string table = kTable);
   ~Batch();
   Batch(Batch&&) noexcept;
   Batch& operator=(Batch&&) noexcept;
@@ -71,6 +71,7 @@ class Batch {
   // "add to set allow4: element 203.0.113.5 . tcp . 443". `offset` within the message, 0: unknown.
   [[nodiscard]] std::string describe(std::uint32_t sequence, std::uint32_t offset) const;
 
+  std::string table_;
   std::vector<char> buffer_;
   std::vector<char> scratch_;  // the message being made
   std::vector<Message> messages_;

@@ -44,8 +44,8 @@ std::string text_of(const nlattr* attribute) {
   return {bytes.begin(), std::ranges::find(bytes, 0)};
 }
 
-bool is_ours(const nlmsghdr* message, unsigned table_attribute) {
-  return text_of(Attributes::of(message).find(table_attribute)) == kTable;
+bool is_of(const std::string& table, const nlmsghdr* message, unsigned table_attribute) {
+  return text_of(Attributes::of(message).find(table_attribute)) == table;
 }
 
 }  // namespace
@@ -53,11 +53,11 @@ bool is_ours(const nlmsghdr* message, unsigned table_attribute) {
 void Connection::Free::operator()(mnl_socket* socket) const { ::mnl_socket_close(socket); }
 Connection::~Connection() = default;
 
-Result<std::unique_ptr<Connection>> Connection::open() {
+Result<std::unique_ptr<Connection>> Connection::open(std::string table) {
   mnl_socket* socket = ::mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
   if (socket == nullptr)
     return std::unexpected(Error::from_errno("open a netlink socket to netfilter"));
-  std::unique_ptr<Connection> connection(new Connection(socket));
+  std::unique_ptr<Connection> connection(new Connection(socket, std::move(table)));
   if (::mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0)
     return std::unexpected(Error::from_errno("bind a netlink socket"));
   const int one = 1;
@@ -186,7 +186,7 @@ Result<std::optional<std::uint64_t>> Connection::table_handle() {
   auto r = dump(
       NFT_MSG_GETTABLE, nullptr,
       [&](const nlmsghdr* message) {
-        if (!is_ours(message, NFTA_TABLE_NAME)) return;
+        if (!is_of(table_, message, NFTA_TABLE_NAME)) return;
         const nlattr* number = Attributes::of(message).find(NFTA_TABLE_HANDLE);
         handle = number == nullptr ? 0 : be64toh(number_of<std::uint64_t>(*number));
       },
@@ -200,7 +200,7 @@ Result<std::vector<std::string>> Connection::chains() {
   auto r = dump(
       NFT_MSG_GETCHAIN, nullptr,
       [&](const nlmsghdr* message) {
-        if (!is_ours(message, NFTA_CHAIN_TABLE)) return;
+        if (!is_of(table_, message, NFTA_CHAIN_TABLE)) return;
         if (const nlattr* name = Attributes::of(message).find(NFTA_CHAIN_NAME))
           names.push_back(text_of(name));
       },
@@ -215,9 +215,10 @@ Result<std::vector<std::string>> Connection::chains() {
 Result<std::vector<std::string>> Connection::sets() {
   std::vector<std::string> names;
   auto r = dump(
-      NFT_MSG_GETSET, [](nlmsghdr* header) { ::mnl_attr_put_strz(header, NFTA_SET_TABLE, kTable); },
+      NFT_MSG_GETSET,
+      [&](nlmsghdr* header) { ::mnl_attr_put_strz(header, NFTA_SET_TABLE, table_.c_str()); },
       [&](const nlmsghdr* message) {
-        if (!is_ours(message, NFTA_SET_TABLE)) return;
+        if (!is_of(table_, message, NFTA_SET_TABLE)) return;
         if (const nlattr* name = Attributes::of(message).find(NFTA_SET_NAME))
           names.push_back(text_of(name));
       },
@@ -234,7 +235,7 @@ Result<void> Connection::each_element(const std::string& set,
   return dump(
       NFT_MSG_GETSETELEM,
       [&](nlmsghdr* header) {
-        ::mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, kTable);
+        ::mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_TABLE, table_.c_str());
         ::mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set.c_str());
       },
       [&](const nlmsghdr* message) {
@@ -260,12 +261,12 @@ Result<std::map<std::string, CounterValue>> Connection::counters() {
   std::map<std::string, CounterValue> values;
   auto r = dump(
       NFT_MSG_GETOBJ,
-      [](nlmsghdr* header) {
-        ::mnl_attr_put_strz(header, NFTA_OBJ_TABLE, kTable);
+      [&](nlmsghdr* header) {
+        ::mnl_attr_put_strz(header, NFTA_OBJ_TABLE, table_.c_str());
         ::mnl_attr_put_u32(header, NFTA_OBJ_TYPE, htobe32(NFT_OBJECT_COUNTER));
       },
       [&](const nlmsghdr* message) {
-        if (!is_ours(message, NFTA_OBJ_TABLE)) return;
+        if (!is_of(table_, message, NFTA_OBJ_TABLE)) return;
         const nlattr* name = Attributes::of(message).find(NFTA_OBJ_NAME);
         const nlattr* data = Attributes::of(message).find(NFTA_OBJ_DATA);
         const nlattr* packets = find_in(data, NFTA_COUNTER_PACKETS);

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -22,7 +23,7 @@ namespace egressd::nft {
 // within the call: nothing here waits for anyone.
 class Connection {
  public:
-  static Result<std::unique_ptr<Connection>> open();
+  static Result<std::unique_ptr<Connection>> open(std::string table = kTable);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -52,7 +53,7 @@ class Connection {
   struct Free {
     void operator()(mnl_socket* socket) const;
   };
-  explicit Connection(mnl_socket* socket) : socket_(socket) {}
+  Connection(mnl_socket* socket, std::string table) : table_(std::move(table)), socket_(socket) {}
 
   Result<void> make_room(std::size_t bytes);
   Result<void> send(const void* data, std::size_t bytes, const char* what);
@@ -60,6 +61,7 @@ class Connection {
                     const std::function<void(const nlmsghdr*)>& visit, const char* what);
   void forget_answers();
 
+  std::string table_;  // what questions are about
   std::unique_ptr<mnl_socket, Free> socket_;
   std::size_t room_ = 0;  // of the send buffer
   std::vector<char> answers_;

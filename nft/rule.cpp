@@ -350,6 +350,14 @@ Rule&& Rule::redirected() && {
   return std::move(*this);
 }
 
+// meta nfproto @SET
+Rule&& Rule::family_in(std::string_view set) && {
+  say("meta nfproto @" + std::string(set));
+  meta(rule_.get(), NFT_META_NFPROTO, NFT_REG_1);
+  look_up(set, NFT_REG_1);
+  return std::move(*this);
+}
+
 // socket cgroupv2 level LEVEL ID
 Rule&& Rule::cgroup(std::uint32_t level, std::uint64_t id) && {
   say("socket cgroupv2 level " + std::to_string(level) + " " + std::to_string(id));

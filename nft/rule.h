@@ -53,6 +53,7 @@ class Rule {
   Rule&& user(std::uint32_t uid) &&;                        // meta skuid UID
   Rule&& mark(std::uint32_t mark) &&;                       // meta mark MARK
   Rule&& redirected() &&;                                   // ct status dnat
+  Rule&& family_in(std::string_view set) &&;                // meta nfproto @…
   Rule&& cgroup(std::uint32_t level, std::uint64_t id) &&;  // socket cgroupv2 level N ID
 
   // statements

@@ -1,6 +1,7 @@
 #include "nft/values.h"
 
 #include <arpa/inet.h>
+#include <linux/netfilter.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -26,6 +27,7 @@ std::size_t key_length(Key key) {
     case Key::Flow6:
       return kV6 + 8;
     case Key::Protocol:
+    case Key::Family:
       return 1;
     case Key::Port:
       return 2;
@@ -66,6 +68,8 @@ std::string to_string(Key key, std::span<const std::uint8_t> bytes) {
       return std::to_string(port_at(0));
     case Key::Interface:
       return {bytes.begin(), std::ranges::find(bytes.first(kInterface), 0)};
+    case Key::Family:
+      return bytes[0] == NFPROTO_IPV4 ? "ipv4" : "ipv6";
     case Key::Mark:
       break;
   }
@@ -113,6 +117,14 @@ KeyBytes KeyBytes::interface(std::string_view name) {
   std::ranges::copy(name.substr(0, kInterface - 1), filled.begin());
   KeyBytes key;
   key.put(filled.data(), filled.size());
+  return key;
+}
+
+KeyBytes KeyBytes::family(bool v4) {
+  KeyBytes key;
+  const std::uint8_t number = v4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
+  key.put(&number, sizeof(number));
+  key.length_ = sizeof(number);
   return key;
 }
 

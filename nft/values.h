@@ -14,8 +14,8 @@
 
 namespace egressd::nft {
 
-// Everything here is in this table and no other: `table inet egressd`. It has no owner, so that it
-// outlives whoever made it.
+// What is made here is in this table, `table inet egressd`, unless another one is named. It has no
+// owner, so that it outlives whoever made it.
 inline constexpr const char* kTable = "egressd";
 
 // What a set is keyed by. Addresses, protocols and ports are in network byte order.
@@ -28,6 +28,7 @@ enum class Key : std::uint8_t {
   Port,       // inet_service
   Mark,       // mark: a number in host byte order
   Interface,  // ifname: its name, 16 bytes, filled up with zeros
+  Family,     // nf_proto: one byte, NFPROTO_IPV4 or NFPROTO_IPV6
 };
 
 std::size_t key_length(Key key);  // bytes; each part of a concatenation takes a multiple of four
@@ -54,6 +55,7 @@ class KeyBytes {
   static KeyBytes of(const net::IpAddress& address, net::Protocol protocol, std::uint16_t port);
   static KeyBytes of(net::Protocol protocol);
   static KeyBytes port(std::uint16_t port);
+  static KeyBytes family(bool v4);
   static KeyBytes mark(std::uint32_t value);
   static KeyBytes interface(std::string_view name);  // at most 15 bytes count
 

@@ -84,12 +84,30 @@ ExecStart=/bin/sh -c '/usr/local/bin/egressd_probe tcp $denied 443 >/run/early 2
 [Install]
 WantedBy=sysinit.target
 UNIT
+# Another one, between the table of egressd-boot.service and the agent: DNS answers, nothing else does.
+cat >"$box/etc/systemd/system/earlier.service" <<UNIT
+[Unit]
+DefaultDependencies=no
+After=egressd-boot.service
+Before=egressd.service sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '/usr/local/bin/egressd_probe tcp $denied 443 >/run/earlier 2>&1; \\
+  /usr/local/bin/egressd_probe resolve data.contoso.com 443 -4 >>/run/earlier 2>&1; systemctl is-active egressd >>/run/earlier; true'
+[Install]
+WantedBy=sysinit.target
+UNIT
 mkdir -p "$box/etc/systemd/system/sysinit.target.wants"
-ln -s ../early.service "$box/etc/systemd/system/sysinit.target.wants/early.service"
+for unit in early earlier; do
+  ln -s "../$unit.service" "$box/etc/systemd/system/sysinit.target.wants/$unit.service"
+done
 
 # boot: the machine, in the sandbox's cgroup and in the client's network namespace. Of the host's
 # cgroups it sees its own alone; nspawn itself wants a hierarchy without version 1 beside it.
 boot() {
+  # The network namespace outlives the machine, and tables with it: a kernel would forget them.
+  local table
+  for table in egressd egressd_boot; do on_client nft delete table inet "$table" 2>/dev/null || true; done
   # shellcheck disable=SC2016 # expanded by the inner shell
   (
     echo "$BASHPID" >"$SANDBOX_CGROUP/cgroup.procs"
@@ -227,6 +245,12 @@ wait "$NSPAWN" || true
 boot
 check "rebooted: the first that could, when the network was to come up: $(inside cat /run/early)" \
   grep -q '^errno=EPERM' <<<"$(inside cat /run/early)"
+check "still earlier, while the agent is $(inside tail -n 1 /run/earlier): $(inside head -n 1 /run/earlier)" \
+  test "$(inside sed 's/ after.*//; s/ in .*//' /run/earlier | paste -sd' ')" = "errno=ECONNREFUSED errno=ECONNREFUSED $allowed inactive"
+said_at_boot() { inside journalctl --boot --unit egressd-boot --output cat --quiet; }
+check "egressd-boot.service says what it did" grep -q 'closed until the agent is in force, as the last good policy' <<<"$(said_at_boot)"
+no_table() { ! on_client nft list table inet egressd_boot >/dev/null 2>&1; }
+check "its table is gone: the agent took over" no_table
 guide "Reboot" 2
 closed "rebooted"
 
@@ -310,6 +334,35 @@ inside systemctl daemon-reload
 inside systemctl start egressd
 closed "with its rights again"
 
+# --- a boot on which the agent cannot start
+
+# Nor is the policy of use. An operator comes in and mends the one: the agent starts with the last
+# good policy.
+sed -i 's/^mode: enforce/mode: on/' "$box/etc/egressd/policy.yaml"
+mkdir "$box/etc/systemd/system/egressd.service.d"
+printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >"$box/etc/systemd/system/egressd.service.d/broken.conf"
+inside systemctl reboot
+wait "$NSPAWN" || true
+boot
+expect_box "no agent: forbidden address refused" errno=ECONNREFUSED tcp "$denied" 443
+serve_in_box() { judged egressd_probe listen tcp 2222 >/dev/null & }
+serve_in_box
+answered() { [[ $(in_server "$EGRESSD_PROBE" tcp "$CLIENT4" 2222 2>&1) == ok* ]]; }
+check "no agent: the machine answers who comes in" wait_until 5 answered
+check "no agent: egressctl open" inside egressctl open --for 10m --reason "no agent"
+open_to "no agent, opened"
+check "no agent: egressctl close" inside egressctl close
+expect_box "no agent, closed again" errno=ECONNREFUSED tcp "$denied" 443
+rm -r "$box/etc/systemd/system/egressd.service.d"
+inside systemctl daemon-reload
+inside systemctl restart egressd
+closed "mended, with a broken policy file"
+check "egressctl status says that it is the last good policy" grep -q 'last good policy.*policy.yaml:' <<<"$(inside egressctl status)"
+check "the table is gone" no_table
+cat "$SANDBOX_DIR/good.yaml" >"$box/etc/egressd/policy.yaml"
+good_again() { ! inside egressctl status | grep -q 'last good'; }
+check "mended, it is in force" wait_until 5 good_again
+
 # --- upgrade, under a running loop of probes
 
 # probes FILE ARGS…: one after the other, a line each, until FILE.stop is there.
@@ -379,7 +432,7 @@ apt remove egressd
 check "remove says it: $(grep egressd: "$SANDBOX_DIR/apt.log")" \
   grep -q 'nothing on this machine is filtered' "$SANDBOX_DIR/apt.log"
 open_to "removed"
-check "nothing is left in the kernel" test -z "$(pins)"
+check "nothing is left in the kernel" test -z "$(pins)" -a -z "$(on_client nft list tables | grep egressd)"
 check "policy, records and state stay" \
   test -s "$box/etc/egressd/policy.yaml" -a -s "$box/var/log/egressd/denials.jsonl" -a -d "$box/var/lib/egressd"
 apt purge egressd

@@ -10,6 +10,7 @@
 #include "audit/record.h"
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "enforce/boot_table.h"
 #include "enforce/break_glass.h"
 
 namespace egressd::cli {
@@ -57,7 +58,12 @@ int open(const std::string& bpffs_dir, std::chrono::seconds duration, const std:
   const BootTime now = SystemClock().now();
   const Opening opening{
       .since = now, .until = now + duration, .uid = operator_uid(), .reason = reason};
-  if (auto r = enforce::open_glass(bpffs_dir, opening); !r) return refused(r.error(), io);
+  // At boot there may be nothing but the table that closes the machine until an agent comes.
+  const auto table = enforce::open_boot_glass(opening, now);
+  const auto policy = enforce::open_glass(bpffs_dir, opening);
+  if (!policy && !table.value_or(false)) return refused(policy.error(), io);
+  if (!table)
+    io.err << "egressctl: table inet egressd_boot: " << printable(table.error().message) << '\n';
   if (json) {
     io.out << dump({{"open", to_json(opening, now)}}) << '\n';
     return kOk;
@@ -69,7 +75,9 @@ int open(const std::string& bpffs_dir, std::chrono::seconds duration, const std:
 
 int close(const std::string& bpffs_dir, bool json, Streams io) {
   const BootTime now = SystemClock().now();
-  const auto was = enforce::close_glass(bpffs_dir, now);
+  const auto table = enforce::close_boot_glass(now);
+  auto was = enforce::close_glass(bpffs_dir, now);
+  if (table && *table && !(was && *was)) was = *table;
   if (!was) return refused(was.error(), io);
   if (json) {
     io.out << dump({{"was_open", was->has_value() ? to_json(**was, now) : ordered_json()}}) << '\n';

@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/table.h"
 #include "control/client.h"
+#include "enforce/boot_table.h"
 #include "enforce/nft_table.h"
 #include "enforce/pins.h"
 
@@ -207,6 +208,12 @@ int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams i
     }
     if (*table) removed.emplace_back("table inet egressd (deleted)");
   }
+  const auto boot = enforce::remove_boot_table();
+  if (!boot) {
+    io.err << "egressctl: " << printable(boot.error().message) << '\n';
+    if (!by_daemon) return kFailed;
+  }
+  if (boot.value_or(false)) removed.emplace_back("table inet egressd_boot (deleted)");
   if (options.json) {
     io.out << dump({{"by", by_daemon ? "daemon" : "egressctl"}, {"removed", removed}}) << '\n';
     return kOk;

@@ -74,6 +74,7 @@ void DaemonImpl::on_request(const control::Request& request, control::Responder&
                            : control::error_line(removed.error().message));
     if (!removed) return;
     if (dns_proxy_) dns_proxy_->end();
+    end_boot_table();
     spdlog::warn("detached on request: nothing is enforced any more");
     loop_.after(std::chrono::milliseconds(50), [this] { loop_.stop(); });
   } else {

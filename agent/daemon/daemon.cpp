@@ -93,6 +93,7 @@ Result<void> DaemonImpl::start() {
   auto backend = open_backend();
   if (!backend) return std::unexpected(std::move(backend.error()));
   backend_ = std::move(*backend);
+  look_for_boot_table();
   const auto found = backend_->generation();
   if (!found) return std::unexpected(found.error());
   adopted_ = *found != 0;
@@ -169,13 +170,17 @@ void DaemonImpl::attach_when_ready() {
 }
 
 void DaemonImpl::attach() {
+  carry_boot_opening();
   auto r = backend_->attach();
   attached_ = r.has_value();
   attach_error_ = r ? "" : r.error().message;
-  if (r)
+  if (r) {
     spdlog::info("enforcing on {}", options_.cgroup_path);
-  else
+    end_boot_table();
+    keep_last_good();
+  } else {
     loop_.stop();  // an agent that enforces nothing must not look alive
+  }
   tell_service_manager();
 }
 

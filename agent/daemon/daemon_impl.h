@@ -35,6 +35,7 @@
 #include "dns/reply.h"
 #include "dns/resolver.h"
 #include "enforce/backend.h"
+#include "enforce/boot_table.h"
 #include "policy/policy.h"
 
 namespace egressd::daemon {
@@ -104,6 +105,12 @@ class DaemonImpl final : public Daemon {
   void follow_resolv_conf();
   void follow_policy_file();
   Result<PolicyFile> policy_to_start_with();
+  // boot_handover.cpp
+  Result<PolicyFile> last_good_instead_of(Result<PolicyFile> file);
+  void keep_last_good();
+  void look_for_boot_table();
+  void carry_boot_opening();
+  void end_boot_table();
   Result<void> begin_trial(const std::string& path, seconds duration);
   Result<void> roll_back();
   Result<void> confirm_trial();
@@ -180,6 +187,8 @@ class DaemonImpl final : public Daemon {
 
   UniqueFd pins_lock_;  // held as long as the agent lives
   std::unique_ptr<enforce::Backend> backend_;
+  std::optional<enforce::BootTable> boot_table_;  // in force until this agent is
+  std::string last_good_written_;                 // fingerprint of what this agent wrote last
   std::unique_ptr<NameIds> ids_;
   policy::Policy policy_;
   std::chrono::system_clock::time_point started_at_ = std::chrono::system_clock::now();

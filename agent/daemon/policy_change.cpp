@@ -154,7 +154,7 @@ Result<void> DaemonImpl::change_to(PolicyFile file) {
 Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
   auto file = read_policy();
   auto before = Trial::left_behind(trial_path());
-  if (!before) return file;
+  if (!before) return file ? std::move(file) : last_good_instead_of(std::move(file));
   trial_left_behind_ = audit::Notice::Event::TrialRolledBack;
   if (file && *file->text != *before) {
     // Edited since, or confirmed by an agent that died before it had forgotten the trial.
@@ -221,6 +221,7 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
   }
   if (r) {
     last_good_reload_ = std::chrono::system_clock::now();
+    keep_last_good();
     tell_service_manager();
     return r;
   }
@@ -312,6 +313,7 @@ Result<void> DaemonImpl::confirm_trial() {
   note_trial(audit::Notice::Event::TrialConfirmed);
   end_trial();
   reload_error_.clear();
+  keep_last_good();
   return {};
 }
 
@@ -357,6 +359,7 @@ void DaemonImpl::follow_resolv_conf() {
     spdlog::info("{} has changed: the policy is put in force with its servers and search list",
                  options_.resolv_conf.conf);
     if (auto r = change_to(current()); !r) error = r.error().message;
+    keep_last_good();
   }
   const bool news = error != servers_error_;
   servers_error_ = std::move(error);

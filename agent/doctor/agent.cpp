@@ -52,7 +52,7 @@ Agent check_agent(Findings& findings, const Options& options) {
     else
       add(findings, "daemon", State::Degraded,
           "no daemon answers on " + options.socket + " (" + status.error().message +
-              ") and nothing is pinned in " + options.bpffs + ": nothing is enforced",
+              ") and nothing is pinned in " + options.bpffs + ": no policy is enforced",
           "start egressd, or name its --socket and --bpffs");
     return {};
   }

@@ -38,4 +38,8 @@ struct Agent {
 };
 Agent check_agent(Findings& findings, const Options& options);
 
+// What closes the machine at boot.
+void check_boot_table(Findings& findings, const Agent& agent);
+void check_last_good(Findings& findings, const Options& options);
+
 }  // namespace egressd::doctor

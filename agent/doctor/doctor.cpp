@@ -29,6 +29,7 @@ std::vector<Finding> examine(const Options& options) {
   if (privileged) check_kernel(findings);
   Findings of_agent;
   const Agent agent = check_agent(of_agent, options);
+  if (privileged) check_boot_table(of_agent, agent);
 
   const auto mount = enforce::find_cgroup2_mount();
   if (!mount) {
@@ -43,6 +44,7 @@ std::vector<Finding> examine(const Options& options) {
   }
   check_bpffs(findings, options);
   check_state_dir(findings, options, privileged);
+  if (privileged) check_last_good(findings, options);
   check_clock(findings);
 
   const std::string path = !options.policy.empty()      ? options.policy

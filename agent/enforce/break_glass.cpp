@@ -10,20 +10,6 @@
 namespace egressd::enforce {
 namespace {
 
-egressd_open to_value(const Opening& opening) {
-  egressd_open value{};
-  value.until_ns = static_cast<__u64>(opening.until.count());
-  value.since_ns = static_cast<__u64>(opening.since.count());
-  value.uid = opening.uid;
-  std::size_t size = std::min(opening.reason.size(), kMaxOpenReason);
-  // Not in the middle of a character (RFC 3629): bytes 10xxxxxx continue one.
-  while (size < opening.reason.size() && size > 0 &&
-         (static_cast<unsigned char>(opening.reason[size]) & 0xc0) == 0x80)
-    --size;
-  std::copy_n(opening.reason.begin(), size, value.reason);
-  return value;
-}
-
 Result<std::vector<UniqueFd>> pinned(const std::string& bpffs_dir) {
   auto maps = maps_of_other_versions(bpffs_dir, "", "egressd_open");
   if (maps.empty())
@@ -41,6 +27,20 @@ Result<void> write(const std::vector<UniqueFd>& maps, const egressd_open& value)
 }
 
 }  // namespace
+
+egressd_open to_value(const Opening& opening) {
+  egressd_open value{};
+  value.until_ns = static_cast<__u64>(opening.until.count());
+  value.since_ns = static_cast<__u64>(opening.since.count());
+  value.uid = opening.uid;
+  std::size_t size = std::min(opening.reason.size(), kMaxOpenReason);
+  // Not in the middle of a character (RFC 3629): bytes 10xxxxxx continue one.
+  while (size < opening.reason.size() && size > 0 &&
+         (static_cast<unsigned char>(opening.reason[size]) & 0xc0) == 0x80)
+    --size;
+  std::copy_n(opening.reason.begin(), size, value.reason);
+  return value;
+}
 
 Opening Opening::from(const egressd_open& value) {
   return {.since = BootTime(static_cast<std::int64_t>(value.since_ns)),

@@ -24,6 +24,9 @@ struct Opening {
   bool operator==(const Opening&) const = default;
 };
 
+// `opening.reason` longer than kMaxOpenReason is cut at a character.
+egressd_open to_value(const Opening& opening);
+
 inline constexpr std::size_t kMaxOpenReason = EGRESSD_OPEN_REASON_LEN - 1;  // bytes
 
 // Opens under every ABI version pinned below `bpffs_dir`. An error if there is none: nothing is in

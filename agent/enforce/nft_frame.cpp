@@ -90,7 +90,8 @@ Set names() { return {.name = "names", .key = Key::Mark}; }
 
 std::string log_prefix(std::uint32_t verdict, std::uint32_t reason, std::uint32_t rule,
                        std::uint32_t generation) {
-  return "egressd:" + std::to_string(verdict) + ":" + std::to_string(reason) + ":" +
+  return std::string(generation == 0 ? "egressd-boot:" : "egressd:") + std::to_string(verdict) +
+         ":" + std::to_string(reason) + ":" +
          (rule == EGRESSD_NO_RULE ? "" : std::to_string(rule)) + ":" + std::to_string(generation) +
          ":";
 }

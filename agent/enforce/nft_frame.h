@@ -50,6 +50,7 @@ nft::Set generation();  // one element: the number in force
 nft::Set names();       // one element: the highest number of a name so far
 
 // "egressd:VERDICT:REASON:RULE:GENERATION:", VERDICT being enum egressd_action.
+// Generation 0, of no agent: "egressd-boot:…", which an agent does not take for its own.
 std::string log_prefix(std::uint32_t verdict, std::uint32_t reason, std::uint32_t rule,
                        std::uint32_t generation);
 inline constexpr std::uint32_t kSnaplen = 128;  // bytes of a packet in a record

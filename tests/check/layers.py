@@ -29,11 +29,11 @@ MAY_INCLUDE = {
 # computed on both sides, by one piece of code.
 ALSO = {
     "analysis": {"audit/record.h"},
-    "cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h", "enforce/break_glass.h",
+    "cli": {"audit/record.h", "enforce/pins.h", "enforce/cgroup.h", "enforce/break_glass.h", "enforce/boot_table.h",
             "enforce/nft_table.h",
             "enforce/process_sockets.h"},
     "daemon": {"nft/redirect.h"},
-    "doctor": {"daemon/name_servers.h"},
+    "doctor": {"daemon/name_servers.h", "daemon/last_good.h"},
     "enforce": {"bpf/dns_hash.h"},
 }
 

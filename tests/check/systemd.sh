@@ -7,7 +7,7 @@ for tool in systemd-analyze python3; do need "$tool"; done
 egressd=$1 egressctl=$2
 dir=$(mktemp -d "${TMPDIR:-/tmp}/egressd-units.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-units=(deploy/systemd/egressd.service deploy/systemd/egressd-bpffs.service)
+units=(deploy/systemd/egressd.service deploy/systemd/egressd-boot.service deploy/systemd/egressd-bpffs.service)
 # verify looks for the programs: those of the build stand in for the package's.
 for unit in "${units[@]}"; do
   sed -e "s#/usr/sbin/egressd#$egressd#; s#/usr/bin/egressctl#$egressctl#" "$unit" >"$dir/${unit##*/}"
@@ -22,17 +22,27 @@ complain() {
 said=$(systemd-analyze verify --man=no "$dir"/*.service 2>&1) || complain "verify: status $?"
 [[ -z $said ]] || complain "$said"
 
-exposure=$(systemd-analyze security --offline=true --no-pager --threshold=30 "$dir/egressd.service") ||
-  complain "exposure above 3.0: $exposure"
-printf '%s\n' "${exposure##*$'\n'}"
+for unit in egressd egressd-boot; do
+  exposure=$(systemd-analyze security --offline=true --no-pager --threshold=30 "$dir/$unit.service") ||
+    complain "exposure above 3.0: $exposure"
+  printf '%s\n' "${exposure##*$'\n'}"
+done
 
 python3 tests/check/systemd.py || bad=1
 
 # What the unit and the agent must agree in, or the machine is open at boot.
-has() { grep -qxF -- "$1" deploy/systemd/egressd.service || complain "egressd.service: no line '$1'"; }
+unit=egressd.service
+has() { grep -qxF -- "$1" "deploy/systemd/$unit" || complain "$unit: no line '$1'"; }
 has Type=notify
 has Restart=on-failure
 has StartLimitIntervalSec=0
 has DefaultDependencies=no
 has 'Before=network-pre.target sysinit.target'
+has Also=egressd-boot.service
+unit='egressd-boot.service'
+has DefaultDependencies=no
+has Type=oneshot
+has RemainAfterExit=yes
+has 'Before=network-pre.target sysinit.target egressd.service'
+has WantedBy=sysinit.target
 ((!bad))

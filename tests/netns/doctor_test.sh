@@ -42,7 +42,7 @@ finds() {
 faults() { grep -v -e '^ok ' -e '^degraded  clock:' "$OUT"; }
 
 examine --policy "$POLICY"
-check "no daemon: $(grep daemon: "$OUT")" finds degraded "daemon: no daemon answers on $SANDBOX_SOCKET" "nothing is enforced → start egressd"
+check "no daemon: $(grep daemon: "$OUT")" finds degraded "daemon: no daemon answers on $SANDBOX_SOCKET" "no policy is enforced → start egressd"
 check "… status 1: $status" test "$status" -eq 1
 
 start_egressd "$POLICY"

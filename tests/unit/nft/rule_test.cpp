@@ -23,6 +23,8 @@ TEST(Rule, SaysWhatNftWouldShow) {
   EXPECT_EQ(Rule().mark(0x35).user(7).back().text(), "meta mark 53 meta skuid 7 return");
   EXPECT_EQ(Rule().to_prefix4(0x7f000001).redirected().accept().text(),
             "ip daddr 127.0.0.1 ct status dnat accept");
+  EXPECT_EQ(Rule().family_in("open").user(0).accept().text(),
+            "meta nfproto @open meta skuid 0 accept");
 }
 
 }  // namespace
