@@ -9,6 +9,8 @@
 
 #include "daemon/daemon_impl.h"
 #include "enforce/bpf_backend.h"
+#include "enforce/backstop.h"
+#include "enforce/both_backend.h"
 #include "enforce/cgroup.h"
 #include "enforce/nft_backend.h"
 #include "enforce/pins.h"
@@ -49,6 +51,8 @@ void DaemonImpl::keep_resolved() {
 }
 
 Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
+  // What `both` left, or another agent: it asks maps that may not be taught any more.
+  if (options_.backend != "both") (void)enforce::remove_backstop();
   if (options_.backend == "nft") {
     spdlog::warn(
         "nftables judges no DNS questions: every name may be asked at the trusted resolvers, "
@@ -60,6 +64,18 @@ Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
   bpf.cgroup_path = options_.cgroup_path;
   bpf.bpffs_dir = options_.bpffs_dir;
   bpf.max_learned = options_.max_learned;
+  if (options_.backend != "both") return enforce::open_bpf_backend(std::move(bpf));
+  const auto mount = enforce::find_cgroup2_mount();
+  std::error_code ec;
+  if (options_.nft_scope == "host" ||
+      (options_.nft_scope.empty() && mount &&
+       std::filesystem::equivalent(*mount, options_.cgroup_path, ec)))
+    return enforce::open_both_backend(std::move(bpf));
+  (void)enforce::remove_backstop();
+  spdlog::warn(
+      "--backend both: eBPF judges all there is to judge in {}; other processes, and what is "
+      "forwarded, are judged with --nft-scope host only",
+      options_.cgroup_path);
   return enforce::open_bpf_backend(std::move(bpf));
 }
 
@@ -174,10 +190,12 @@ void DaemonImpl::attach() {
   auto r = backend_->attach();
   attached_ = r.has_value();
   attach_error_ = r ? "" : r.error().message;
-  if (r)
+  if (r) {
     spdlog::info("enforcing on {}", options_.cgroup_path);
-  else
-    loop_.stop();  // an agent that enforces nothing must not look alive
+    for (const enforce::LayerStatus& layer : backend_->layers())
+      if (!layer.needed && !layer.attached) spdlog::warn("{}: {}", layer.program, layer.detail);
+  }
+  if (!r) loop_.stop();  // an agent that enforces nothing must not look alive
   tell_service_manager();
 }
 

@@ -80,7 +80,7 @@ metrics::Snapshot snapshot_of(const StatusReport& report, std::span<const std::s
     s.unready.emplace_back("not attached yet: waiting for the first DNS answers");
   for (const enforce::LayerStatus& layer : report.layers) {
     s.programs.push_back({layer.program, layer.attached, layer.detail});
-    if (report.attached && !layer.attached)
+    if (report.attached && !layer.attached && layer.needed)
       s.unready.push_back(layer.program + ": " + layer.detail + "; restart egressd");
   }
 
