@@ -51,8 +51,8 @@ void DaemonImpl::keep_resolved() {
 }
 
 Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
-  // What `both` left, or another agent: it asks maps that may not be taught any more.
-  if (options_.backend != "both") (void)enforce::remove_backstop();
+  // What `both` left asks maps that may not be taught any more.
+  if (options_.backend != "both") (void)enforce::remove_backstop(options_.bpffs_dir);
   if (options_.backend == "nft") {
     spdlog::warn(
         "nftables judges no DNS questions: every name may be asked at the trusted resolvers, "
@@ -71,7 +71,7 @@ Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
       (options_.nft_scope.empty() && mount &&
        std::filesystem::equivalent(*mount, options_.cgroup_path, ec)))
     return enforce::open_both_backend(std::move(bpf));
-  (void)enforce::remove_backstop();
+  (void)enforce::remove_backstop(options_.bpffs_dir);
   spdlog::warn(
       "--backend both: eBPF judges all there is to judge in {}; other processes, and what is "
       "forwarded, are judged with --nft-scope host only",

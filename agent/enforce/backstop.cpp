@@ -10,13 +10,14 @@
 #include <cstring>
 #include <utility>
 
+#include "base/unique_fd.h"
 #include "bpf/egressd_abi.h"
 #include "enforce/cgroup.h"
 #include "enforce/nft_rules.h"
 #include "enforce/nft_sockets.h"
 #include "enforce/nft_table.h"
+#include "enforce/pins.h"
 #include "enforce/uplinks.h"
-#include "nft/sockets.h"
 
 namespace egressd::enforce {
 namespace {
@@ -48,11 +49,27 @@ Error explained(Error error) {
   return error;
 }
 
-// Whose table it is.
+// Whether the table is that of a Backstop.
 Result<bool> is_backstop(nft::Connection& connection) {
   const auto sets = connection.sets();
   if (!sets) return std::unexpected(sets.error());
   return std::ranges::find(*sets, marker().name) != sets->end();
+}
+
+// Id of the map the table judges by; 0: none.
+Result<std::uint32_t> marked(nft::Connection& connection) {
+  std::uint32_t id = 0;
+  auto r = connection.each_element(marker().name, [&](const nft::Connection::Listed& listed) {
+    if (listed.key.size() == sizeof(id)) std::memcpy(&id, listed.key.data(), sizeof(id));
+  });
+  if (!r) return std::unexpected(std::move(r.error()));
+  return id;
+}
+
+std::uint32_t map_id(int fd) {
+  bpf_map_info info{};
+  __u32 length = sizeof(info);
+  return ::bpf_obj_get_info_by_fd(fd, &info, &length) == 0 ? info.id : 0;
 }
 
 }  // namespace
@@ -72,6 +89,10 @@ Result<std::unique_ptr<Backstop>> Backstop::open(BackstopOptions options) {
   auto connection = nft::Connection::open();
   if (!connection) return std::unexpected(std::move(connection.error()));
   backstop->connection_ = std::move(*connection);
+  // Now: an agent under way may not open sockets.
+  auto sockets = nft::Sockets::open();
+  if (!sockets) return std::unexpected(std::move(sockets.error()));
+  backstop->sockets_ = std::move(*sockets);
   if (auto handle = backstop->connection_->table_handle(); !handle)
     return std::unexpected(explained(std::move(handle.error())));
   if (auto r = backstop->load(); !r) return std::unexpected(std::move(r.error()));
@@ -95,11 +116,7 @@ Result<void> Backstop::load() {
         return std::unexpected(Error::from_errno("use " + path, -err));
     }
     const int learned = ::bpf_map__fd(skeleton_->maps.egressd_learned);
-    bpf_map_info info{};
-    __u32 length = sizeof(info);
-    if (::bpf_obj_get_info_by_fd(learned, &info, &length) != 0)
-      return std::unexpected(Error::from_errno("read map info"));
-    learned_id_ = info.id;
+    learned_id_ = map_id(learned);
     int err = ::bpf_map__set_inner_map_fd(skeleton_->maps.egressd_behind, learned);
     if (err == 0) err = egressd_backstop::load(skeleton_);
     const __u32 zero = 0;
@@ -115,20 +132,11 @@ Result<void> Backstop::load() {
   return r;
 }
 
-Result<std::uint32_t> Backstop::marked() {
-  std::uint32_t id = 0;
-  auto r = connection_->each_element(marker().name, [&](const nft::Connection::Listed& listed) {
-    if (listed.key.size() == sizeof(id)) std::memcpy(&id, listed.key.data(), sizeof(id));
-  });
-  if (!r) return std::unexpected(std::move(r.error()));
-  return id;
-}
-
 Result<void> Backstop::stand_aside() {
   const auto ours = is_backstop(*connection_);
   if (!ours) return std::unexpected(ours.error());
   if (!*ours) return {};
-  const auto id = marked();
+  const auto id = marked(*connection_);
   if (!id) return std::unexpected(id.error());
   if (*id == learned_id_) return {};
   nft::Batch batch;
@@ -221,9 +229,7 @@ Result<void> Backstop::put() {
     for (const Protocol protocol : {Protocol::Tcp, Protocol::Udp, Protocol{33}, Protocol::Sctp,
                                     Protocol{136}})
       batch.add_element(ported(), {.key = KeyBytes::of(protocol).bytes()});
-    const auto sockets = nft::Sockets::open();
-    if (!sockets) return std::unexpected(sockets.error());
-    const auto open = (*sockets)->list();
+    const auto open = sockets_->list();
     if (!open) return std::unexpected(open.error());
     frame::add_old_connections(batch, *open);
   }
@@ -251,6 +257,17 @@ Result<void> Backstop::put() {
   return {};
 }
 
+Result<bool> Backstop::remove() {
+  const auto ours = is_backstop(*connection_);
+  if (!ours) return std::unexpected(ours.error());
+  if (!*ours) return false;
+  nft::Batch batch;
+  batch.delete_table();
+  if (auto r = connection_->commit(batch); !r) return std::unexpected(std::move(r.error()));
+  put_ = false;
+  return true;
+}
+
 Result<void> Backstop::follow() {
   const auto uplinks = find_uplinks();
   if (!put_ || uplinks == uplinks_) return {};
@@ -258,7 +275,10 @@ Result<void> Backstop::follow() {
   batch.flush_set(frame::uplinks());
   for (const std::string& name : uplinks)
     batch.add_element(frame::uplinks(), {.key = nft::KeyBytes::interface(name).bytes()});
-  if (auto r = connection_->commit(batch); !r) return r;
+  if (auto r = connection_->commit(batch); !r) {
+    put_ = false;
+    return r;
+  }
   uplinks_ = uplinks;
   return {};
 }
@@ -268,7 +288,9 @@ Result<void> Backstop::set_local_addresses(std::span<const net::IpAddress> addre
   if (!put_) return {};
   nft::Batch batch;
   add_locals(batch);
-  return connection_->commit(batch);
+  auto r = connection_->commit(batch);
+  put_ = r.has_value();
+  return r;
 }
 
 // Empty: the generation; else whether the address has a name now.
@@ -284,9 +306,8 @@ Result<std::uint32_t> Backstop::ask(std::span<const std::uint8_t> address) const
   return options.retval;
 }
 
-Result<Backstop::Agreement> Backstop::compare(std::uint32_t generation, BootTime now) {
-  Agreement agreement;
-  const auto id = marked();
+Result<std::size_t> Backstop::compare(std::uint32_t generation, BootTime now) {
+  const auto id = marked(*connection_);
   if (!id) return std::unexpected(id.error());
   if (*id != learned_id_)
     return std::unexpected(Error::of(
@@ -299,7 +320,6 @@ Result<Backstop::Agreement> Backstop::compare(std::uint32_t generation, BootTime
     if (*rules == 0)
       return std::unexpected(
           Error::of(std::string("chain ") + chain + " of table inet egressd is empty or gone"));
-    agreement.rules += *rules;
   }
   const auto in_force = ask({});
   if (!in_force) return std::unexpected(in_force.error());
@@ -316,6 +336,7 @@ Result<Backstop::Agreement> Backstop::compare(std::uint32_t generation, BootTime
                              keys.data(), values.data(), &count, &options) != 0 &&
       errno != ENOENT)
     return std::unexpected(Error::from_errno("read map egressd_learned"));
+  std::size_t compared = 0;
   for (__u32 i = 0; i < count; ++i) {
     const bool granted = std::ranges::any_of(values[i].grants, [&](const egressd_grant& grant) {
       return grant.name_id != 0 &&
@@ -326,17 +347,21 @@ Result<Backstop::Agreement> Backstop::compare(std::uint32_t generation, BootTime
     if (!known) return std::unexpected(known.error());
     if (*known == 0)
       return std::unexpected(Error::of("it does not know an address that eBPF has learned"));
-    ++agreement.compared;
+    ++compared;
   }
-  return agreement;
+  return compared;
 }
 
-Result<bool> remove_backstop() {
+Result<bool> remove_backstop(const std::string& bpffs_dir) {
   auto connection = nft::Connection::open();
   if (!connection) return false;
   const auto ours = is_backstop(**connection);
   if (!ours || !*ours) return false;
-  return remove_nft_table();
+  const auto id = marked(**connection);
+  if (!id) return std::unexpected(id.error());
+  for (const UniqueFd& map : maps_of_other_versions(bpffs_dir, "", "egressd_learned"))
+    if (map_id(map.get()) == *id) return remove_nft_table();
+  return false;
 }
 
 }  // namespace egressd::enforce

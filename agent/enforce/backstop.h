@@ -9,10 +9,10 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "enforce/nft_frame.h"
 #include "net/ip_address.h"
 #include "nft/connection.h"
+#include "nft/sockets.h"
 
 struct egressd_backstop;
 
@@ -39,23 +39,22 @@ class Backstop {
   Result<void> stand_aside();
   // Puts the table in place, in one transaction, with what an earlier one knew of connections.
   Result<void> put();
-  // What is asked for again and again: interfaces that lead outside.
+  // False if there was no table of a Backstop.
+  Result<bool> remove();
+  // False before put(), and when a change failed since: to be put again.
+  [[nodiscard]] bool is_put() const { return put_; }
+  // To be called now and then: which interfaces lead outside.
   Result<void> follow();
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses);
 
-  // How many of the addresses in the maps of the BPF backend were compared with what the table's
-  // program finds, and of how many there are. An error says what differs; `generation` is what the
-  // BPF backend has in force, `now` the time.
-  struct Agreement {
-    std::size_t compared = 0;
-    std::size_t rules = 0;  // in both chains
-  };
-  Result<Agreement> compare(std::uint32_t generation, BootTime now);
+  // Whether the table is as it was put, and its program finds what the BPF backend has: the
+  // generation in force, and a few hundred of the learned addresses, of which it returns how many.
+  // An error says what differs.
+  Result<std::size_t> compare(std::uint32_t generation, BootTime now);
 
  private:
   explicit Backstop(BackstopOptions options) : options_(std::move(options)) {}
   Result<void> load();
-  Result<std::uint32_t> marked();  // id of the map the table judges by; 0: none
   void add_locals(nft::Batch& batch) const;
   void add_rules(nft::Batch& batch) const;
   Result<std::uint32_t> ask(std::span<const std::uint8_t> address) const;
@@ -63,7 +62,7 @@ class Backstop {
   BackstopOptions options_;
   egressd_backstop* skeleton_ = nullptr;
   std::unique_ptr<nft::Connection> connection_;
-  UniqueFd learned_;
+  std::unique_ptr<nft::Sockets> sockets_;
   std::uint32_t learned_id_ = 0;
   frame::Scope scope_;
   std::vector<net::IpAddress> locals_;
@@ -71,7 +70,7 @@ class Backstop {
   bool put_ = false;
 };
 
-// Removes the table if it is that of a Backstop; false if there is none.
-Result<bool> remove_backstop();
+// Removes the table if it asks maps that are pinned below `bpffs_dir`; false if there is none.
+Result<bool> remove_backstop(const std::string& bpffs_dir);
 
 }  // namespace egressd::enforce

@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 #include "enforce/backstop.h"
-#include "enforce/nft_table.h"
 
 namespace egressd::enforce {
 namespace {
@@ -22,7 +21,7 @@ class BothBackend final : public Backend {
 
   Result<void> apply(const RuleSet& rules) override { return bpf_->apply(rules); }
   Result<void> attach() override {
-    if (backstop_) note(backstop_->stand_aside());
+    if (backstop_) (void)backstop_->stand_aside();  // put() meets what was in the way
     if (auto r = bpf_->attach(); !r) return r;
     attached_ = true;
     if (backstop_) note(backstop_->put());
@@ -41,7 +40,7 @@ class BothBackend final : public Backend {
   // Often enough to try again what nftables refused.
   Result<std::size_t> expire(BootTime now) override {
     if (backstop_ && attached_)
-      note(trouble_.empty() ? backstop_->follow() : backstop_->put());
+      note(backstop_->is_put() ? backstop_->follow() : backstop_->put());
     return bpf_->expire(now);
   }
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override {
@@ -49,7 +48,9 @@ class BothBackend final : public Backend {
   }
   Result<void> forget_learned() override { return bpf_->forget_learned(); }
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses) override {
-    if (backstop_) note(backstop_->set_local_addresses(addresses));
+    if (backstop_) {
+      if (auto r = backstop_->set_local_addresses(addresses); !r) note(r);
+    }
     return bpf_->set_local_addresses(addresses);
   }
   Result<void> drain_tally(const std::function<void(const egressd_tally&)>& visit) override {
@@ -81,7 +82,7 @@ class BothBackend final : public Backend {
 };
 
 Result<std::vector<std::string>> BothBackend::detach() {
-  auto table = remove_nft_table();
+  auto table = backstop_ ? backstop_->remove() : Result<bool>(false);
   auto lines = bpf_->detach();
   if (!lines) return lines;
   if (!table) return std::unexpected(std::move(table.error()));
@@ -99,7 +100,7 @@ std::vector<LayerStatus> BothBackend::layers() {
     const auto same = backstop_->compare(generation.value_or(0), SystemClock().now());
     if (same)
       agreement = "table inet egressd asks the maps of eBPF: generation " +
-                  std::to_string(generation.value_or(0)) + ", " + std::to_string(same->compared) +
+                  std::to_string(generation.value_or(0)) + ", " + std::to_string(*same) +
                   " learned addresses compared";
     else
       trouble = same.error().message;
@@ -116,8 +117,7 @@ std::vector<LayerStatus> BothBackend::layers() {
 
 Result<std::unique_ptr<Backend>> open_both_backend(BpfOptions options) {
   BackstopOptions behind{.cgroup_path = options.cgroup_path,
-                         .maps_dir = options.bpffs_dir + "/v" +
-                                     std::to_string(EGRESSD_ABI_VERSION) + "/maps"};
+                         .maps_dir = bpf_maps_dir(options.bpffs_dir)};
   auto bpf = open_bpf_backend(std::move(options));
   if (!bpf) return bpf;
   return std::make_unique<BothBackend>(std::move(*bpf), std::move(behind));
