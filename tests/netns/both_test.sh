@@ -7,6 +7,10 @@ cd "$(dirname "$0")"
 source ./sandbox.sh
 
 readonly FRESH=${FRESH:-1000}
+# One pattern holds so many addresses at most (RuleSet::Dns::name_quota).
+readonly DOMAINS=$((FRESH / 10000 + 1))
+readonly EACH=$((FRESH / DOMAINS))
+args=(--max-learned $((FRESH > 10000 ? FRESH * 2 : 131072)))
 sandbox_up
 pod_up
 command -v nft >/dev/null || skip "needs nft"
@@ -23,8 +27,9 @@ while True:
     print(s.recv(99).decode())
 '
 arrived() { grep -qx "$1" "$SANDBOX_DIR"/serve.*; }
-awk -v n=$((FRESH + 200)) 'BEGIN {
-  for (i = 0; i < n; ++i) printf "20.%d.%d.%d n%d.fresh.example\n", i / 65536, i / 256 % 256, i % 256, i
+awk -v domains=$DOMAINS -v n=$((EACH + 200)) 'BEGIN {
+  for (d = 0; d < domains; ++d) for (i = 0; i < n; ++i)
+    printf "20.%d.%d.%d n%d.fresh%d.example\n", d, i / 256, i % 256, i, d
 }' >>"$SANDBOX_DIR/hosts"
 dns_set plain.example 203.0.113.9
 write_policy <<END
@@ -40,7 +45,10 @@ collections:
       - {name: ssh, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [22], protocols: [tcp]}
       - {name: datagrams, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [5353], protocols: [udp]}
       - {name: service, addresses: [198.51.100.50], ports: [80], protocols: [tcp]}
-      - {name: fresh, fqdns: ["*.fresh.example"], ports: [443], protocols: [tcp]}
+      - name: fresh
+        ports: [443]
+        protocols: [tcp]
+        fqdns: [$(seq -s , -f '"*.fresh%g.example"' 0 $((DOMAINS - 1)))]
 END
 
 host() { on_client "$EGRESSD_PROBE" "$@"; }
@@ -80,7 +88,7 @@ layer() { ctl status | grep "nft $1"; }
 inject 198.51.100.9 before
 check "the injected packet arrives where nothing is enforced" wait_until 5 arrived before
 
-start_egressd "$POLICY"
+start_egressd "$POLICY" "${args[@]}"
 check "status has both layers: $(layer forward)" \
   grep -q " attached.*generation $(status_number generation), " <<<"$(layer forward)"
 check "… the metrics too" test "$(metric 'egressd_program_attached{program="nft forward"}')" = 1
@@ -125,19 +133,21 @@ for probe in "tcp $POD4 9000" "udp $POD4 9001" "tcp $POD6 9000" "tcp $CLIENT4 90
   check "the other side began, $probe: $line" test "${line%% *}" = ok
 done
 
-# fresh FIRST COUNT: each name's address is used the moment its answer is there.
+# fresh DOMAIN FIRST COUNT: each name's address is used the moment its answer is there.
 fresh() {
   local line
-  line=$(in_pod "$DNS_CLIENT" tcp4 "$1" "$2" n%d.fresh.example 2>&1) || true
-  check "$line" grep -q "connections $2 refused 0 failed 0" <<<"$line"
+  line=$(in_pod "$DNS_CLIENT" tcp4 "$2" "$3" "n%d.fresh$1.example" 2>&1) || true
+  check "$line" grep -q "connections $3 refused 0 failed 0" <<<"$line"
 }
-fresh 0 "$FRESH"
+for ((domain = 0; domain < DOMAINS; ++domain)); do
+  fresh "$domain" 0 "$EACH"
+done
 compared() { [[ $(layer output) =~ ([0-9]+)\ learned\ addresses\ compared ]] && ((BASH_REMATCH[1] > 100)); }
 check "the layers agree on what was learned: $(layer output)" compared
 
 glass() { on_client "$EGRESSCTL" "$@" --bpffs "$SANDBOX_BPFFS"; }
 stop_egressd KILL
-fresh "$FRESH" 200
+fresh 0 "$EACH" 200
 line=$(host tcp 198.51.100.9 22 2>&1) || true
 check "enforced without an agent: $line" test "${line%% *}" = errno=ECONNREFUSED
 check "break-glass opens both layers without an agent" glass open --for 10m --reason "both"
@@ -151,14 +161,14 @@ line=$(machine tcp 198.51.100.9 22 2>&1) || true
 check "closed: $line" test "${line%% *}" = errno=ECONNREFUSED
 
 # Somebody empties our chains: said, not hidden, and no reason to be not ready.
-start_egressd "$POLICY"
+start_egressd "$POLICY" "${args[@]}"
 on_client nft flush table inet egressd
 check "emptied chains are noticed: $(layer forward)" grep -q "NOT ATTACHED.*empty" <<<"$(layer forward)"
 check "… by the metrics" test "$(metric 'egressd_program_attached{program="nft forward"}')" = 0
 check "… and the agent is ready" on_client curl -sf -o /dev/null http://127.0.0.1:9477/readyz
 passes host tcp 198.51.100.9 22
 stop_egressd
-start_egressd "$POLICY"
+start_egressd "$POLICY" "${args[@]}"
 fails machine ECONNREFUSED default_deny tcp 198.51.100.9 22
 
 stop_egressd KILL
@@ -191,7 +201,7 @@ wait_until 5 gone || die "the table of another is still there"
 check "detached" ctl detach --bpffs "$SANDBOX_BPFFS"
 
 # For a cgroup alone there is nothing that eBPF does not see.
-NFT_SCOPE=cgroup start_egressd "$POLICY"
+NFT_SCOPE=cgroup start_egressd "$POLICY" "${args[@]}"
 fails pod EPERM default_deny tcp 198.51.100.9 22
 passes machine tcp 198.51.100.9 22
 passes host tcp 198.51.100.9 22
