@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "daemon/daemon_impl.h"
-#include "enforce/bpf_backend.h"
 #include "enforce/backstop.h"
 #include "enforce/both_backend.h"
+#include "enforce/bpf_backend.h"
 #include "enforce/cgroup.h"
 #include "enforce/nft_backend.h"
 #include "enforce/pins.h"

@@ -26,7 +26,7 @@ constexpr const char* kJudge = "judge";
 constexpr const char* kAnswer = "answer";
 constexpr const char* kKernel = "kernel";
 constexpr const char* kRefuse = "refuse";
-constexpr std::array<const char*, 6> kChains{kRefuse, kAnswer,         kKernel,
+constexpr std::array<const char*, 6> kChains{kRefuse, kAnswer,        kKernel,
                                              kJudge,  frame::kOutput, frame::kForward};
 
 // One element: the id of the map of learned addresses that the table's program reads. Also tells
@@ -185,11 +185,9 @@ void Backstop::add_rules(nft::Batch& batch) const {
   batch.add_rule(kJudge, Rule().accept());
 
   frame::each_family("local", [&](bool v4, const std::string& set) {
-    batch.add_rule(frame::kOutput, Rule()
-                                       .oif_loopback()
-                                       .address_in(v4, true, set)
-                                       .address_in(v4, false, set)
-                                       .accept());
+    batch.add_rule(
+        frame::kOutput,
+        Rule().oif_loopback().address_in(v4, true, set).address_in(v4, false, set).accept());
   });
   // Each packet of these meets eBPF right behind this hook, which knows their sockets.
   batch.add_rule(frame::kOutput, Rule().cgroup(scope_.level, scope_.cgroup_id).accept());
@@ -226,8 +224,8 @@ Result<void> Backstop::put() {
       batch.add_set(set);
   }
   if (anew) {
-    for (const Protocol protocol : {Protocol::Tcp, Protocol::Udp, Protocol{33}, Protocol::Sctp,
-                                    Protocol{136}})
+    for (const Protocol protocol :
+         {Protocol::Tcp, Protocol::Udp, Protocol{33}, Protocol::Sctp, Protocol{136}})
       batch.add_element(ported(), {.key = KeyBytes::of(protocol).bytes()});
     const auto open = sockets_->list();
     if (!open) return std::unexpected(open.error());

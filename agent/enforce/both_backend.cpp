@@ -39,8 +39,7 @@ class BothBackend final : public Backend {
   Result<std::size_t> count_learned() override { return bpf_->count_learned(); }
   // Often enough to try again what nftables refused.
   Result<std::size_t> expire(BootTime now) override {
-    if (backstop_ && attached_)
-      note(backstop_->is_put() ? backstop_->follow() : backstop_->put());
+    if (backstop_ && attached_) note(backstop_->is_put() ? backstop_->follow() : backstop_->put());
     return bpf_->expire(now);
   }
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override {
