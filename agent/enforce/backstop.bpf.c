@@ -9,10 +9,12 @@
  * a spin lock, as those of egressd_learned do. Reached through a map of maps it is taken, since
  * Linux 6.2 has such maps.
  */
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <linux/in.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
 #include "egressd_abi.h"
 #include "maps.h"
 

@@ -91,7 +91,7 @@ check "the injected packet arrives where nothing is enforced" wait_until 5 arriv
 start_egressd "$POLICY" "${args[@]}"
 check "status has both layers: $(layer forward)" \
   grep -q " attached.*generation $(status_number generation), " <<<"$(layer forward)"
-check "… the metrics too" test "$(metric 'egressd_program_attached{program="nft forward"}')" = 1
+check "… the metrics too" test "$(metric 'egressd_backstop_attached{program="nft forward"}')" = 1
 
 for address in 203.0.113.5 2001:db8:a::5; do
   passes pod tcp "$address" 22
@@ -164,7 +164,7 @@ check "closed: $line" test "${line%% *}" = errno=ECONNREFUSED
 start_egressd "$POLICY" "${args[@]}"
 on_client nft flush table inet egressd
 check "emptied chains are noticed: $(layer forward)" grep -q "NOT ATTACHED.*empty" <<<"$(layer forward)"
-check "… by the metrics" test "$(metric 'egressd_program_attached{program="nft forward"}')" = 0
+check "… by the metrics" test "$(metric 'egressd_backstop_attached{program="nft forward"}')" = 0
 check "… and the agent is ready" on_client curl -sf -o /dev/null http://127.0.0.1:9477/readyz
 passes host tcp 198.51.100.9 22
 stop_egressd
