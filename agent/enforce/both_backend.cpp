@@ -1,5 +1,6 @@
 #include "enforce/both_backend.h"
 
+#include <cerrno>
 #include <string>
 #include <utility>
 
@@ -24,7 +25,7 @@ class BothBackend final : public Backend {
     if (backstop_) (void)backstop_->stand_aside();  // put() meets what was in the way
     if (auto r = bpf_->attach(); !r) return r;
     attached_ = true;
-    if (backstop_) note(backstop_->put());
+    if (backstop_) put();
     return {};
   }
   Result<std::vector<std::string>> detach() override;
@@ -37,9 +38,14 @@ class BothBackend final : public Backend {
   }
   Result<std::vector<LearnedAddress>> learned() override { return bpf_->learned(); }
   Result<std::size_t> count_learned() override { return bpf_->count_learned(); }
-  // Often enough to try again what nftables refused.
+  // Often enough to put right what went wrong.
   Result<std::size_t> expire(BootTime now) override {
-    if (backstop_ && attached_) note(backstop_->is_put() ? backstop_->follow() : backstop_->put());
+    if (backstop_ && attached_) {
+      if (backstop_->is_put())
+        note(backstop_->follow());
+      else if (!forbidden_)
+        put();
+    }
     return bpf_->expire(now);
   }
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override {
@@ -67,6 +73,11 @@ class BothBackend final : public Backend {
   [[nodiscard]] int dns_events_fd() const override { return bpf_->dns_events_fd(); }
 
  private:
+  void put() {
+    const auto r = backstop_->put();
+    forbidden_ = !r && r.error().code == EPERM;
+    note(r);
+  }
   void note(const Result<void>& r) {
     if (r)
       trouble_.clear();
@@ -78,6 +89,7 @@ class BothBackend final : public Backend {
   std::unique_ptr<Backstop> backstop_;  // none if this kernel has no such thing
   std::string trouble_;                 // why nftables does not do its part
   bool attached_ = false;
+  bool forbidden_ = false;  // not to be tried again and again: AKS counts who tries
 };
 
 Result<std::vector<std::string>> BothBackend::detach() {
@@ -108,7 +120,10 @@ std::vector<LayerStatus> BothBackend::layers() {
     all.push_back({.program = hook,
                    .attached = trouble.empty(),
                    .needed = false,
-                   .detail = trouble.empty() ? agreement : trouble + "; eBPF goes on alone"});
+                   .detail = trouble.empty()
+                                 ? agreement
+                                 : trouble + "; eBPF goes on alone" +
+                                       (forbidden_ ? " until egressd is restarted" : "")});
   return all;
 }
 

@@ -133,6 +133,16 @@ for probe in "tcp $POD4 9000" "udp $POD4 9001" "tcp $POD6 9000" "tcp $CLIENT4 90
   check "the other side began, $probe: $line" test "${line%% *}" = ok
 done
 
+# What conntrack was told not to see is an answer for eBPF alone, which knows the socket.
+on_client nft 'add table ip untracked
+  add chain ip untracked prerouting { type filter hook prerouting priority raw; }
+  add chain ip untracked output { type filter hook output priority raw; }
+  add rule ip untracked prerouting tcp dport 9100 notrack
+  add rule ip untracked output tcp sport 9100 notrack'
+serve in_client "$EGRESSD_PROBE" listen tcp 9100
+line=$(in_server "$EGRESSD_PROBE" tcp "$CLIENT4" 9100 --timeout 500) || true
+check "an answer that is not tracked, from the judged cgroup: $line" test "${line%% *}" = ok
+
 # fresh DOMAIN FIRST COUNT: each name's address is used the moment its answer is there.
 fresh() {
   local line
@@ -162,6 +172,7 @@ check "closed: $line" test "${line%% *}" = errno=ECONNREFUSED
 
 # Somebody empties our chains: said, not hidden, and no reason to be not ready.
 start_egressd "$POLICY" "${args[@]}"
+passes pod tcp 203.0.113.5 22
 on_client nft flush table inet egressd
 check "emptied chains are noticed: $(layer forward)" grep -q "NOT ATTACHED.*empty" <<<"$(layer forward)"
 check "… by the metrics" test "$(metric 'egressd_backstop_attached{program="nft forward"}')" = 0
