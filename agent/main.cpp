@@ -86,9 +86,15 @@ int main(int argc, char** argv) {
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");
   run_command
       ->add_option("--backend", options.backend,
-                   "What enforces: programs in the kernel, or nftables, with DNS through the agent")
-      ->check(CLI::IsMember({"bpf", "nft"}))
+                   "What enforces: programs in the kernel; nftables, with DNS through the agent; or "
+                   "the programs with nftables behind them")
+      ->check(CLI::IsMember({"bpf", "nft", "both"}))
       ->capture_default_str();
+  run_command
+      ->add_option("--nft-scope", options.nft_scope,
+                   "With --backend both, what nftables judges: the whole host with what it "
+                   "forwards, or nothing beyond --cgroup (default: host, if that is the root)")
+      ->check(CLI::IsMember({"host", "cgroup"}));
   run_command->add_option("--state-dir", options.state_dir, "What must survive a restart")
       ->capture_default_str();
   run_command->add_option("--bpffs", options.bpffs_dir, "Where kernel objects are pinned")

@@ -230,6 +230,24 @@ Result<std::vector<std::string>> Connection::sets() {
   return names;
 }
 
+Result<std::size_t> Connection::count_rules(const std::string& chain) {
+  std::size_t count = 0;
+  auto r = dump(
+      NFT_MSG_GETRULE,
+      [&](nlmsghdr* header) {
+        ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, kTable);
+        ::mnl_attr_put_strz(header, NFTA_RULE_CHAIN, chain.c_str());
+      },
+      [&](const nlmsghdr* message) {
+        if (!is_ours(message, NFTA_RULE_TABLE)) return;
+        const nlattr* name = Attributes::of(message).find(NFTA_RULE_CHAIN);
+        if (name != nullptr && text_of(name) == chain) ++count;
+      },
+      "list nftables rules");
+  if (!r) return std::unexpected(std::move(r.error()));
+  return count;
+}
+
 Result<void> Connection::each_element(const std::string& set,
                                       const std::function<void(const Listed&)>& visit) {
   return dump(

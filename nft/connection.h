@@ -39,6 +39,9 @@ class Connection {
   Result<std::vector<std::string>> chains();
   Result<std::vector<std::string>> sets();
 
+  // Rules in a chain; 0 as well if there is no such chain.
+  Result<std::size_t> count_rules(const std::string& chain);
+
   struct Listed {
     std::span<const std::uint8_t> key;
     std::optional<std::chrono::milliseconds> left;  // until it ends

@@ -6,10 +6,12 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/xt_bpf.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 namespace egressd::nft {
@@ -312,6 +314,32 @@ Rule&& Rule::reset() && {
   payload(rule_.get(), NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, NFT_REG_1);
   mask(rule_.get(), kTcpRst);
   compare(rule_.get(), NFT_CMP_EQ, kTcpRst);
+  return std::move(*this);
+}
+
+// ct status dnat
+Rule&& Rule::redirected() && {
+  say("ct status dnat");
+  nftnl_expr* e = add(rule_.get(), "ct");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, NFT_CT_STATUS);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+  mask(rule_.get(), std::uint32_t{IPS_DST_NAT});
+  compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
+  return std::move(*this);
+}
+
+// xt match "bpf"
+Rule&& Rule::program(int fd) && {
+  say("xt match \"bpf\"");
+  nftnl_expr* e = add(rule_.get(), "match");
+  ::nftnl_expr_set_str(e, NFTNL_EXPR_MT_NAME, "bpf");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_MT_REV, 1);
+  // The expression frees it.
+  auto* info = static_cast<xt_bpf_info_v1*>(std::calloc(1, sizeof(xt_bpf_info_v1)));
+  if (info == nullptr) return std::move(*this);  // the kernel refuses a match without
+  info->mode = XT_BPF_MODE_FD_ELF;
+  info->fd = fd;
+  ::nftnl_expr_set(e, NFTNL_EXPR_MT_INFO, info, sizeof(*info));
   return std::move(*this);
 }
 

@@ -48,6 +48,10 @@ class Rule {
   Rule&& reply_direction() &&;                              // ct direction reply
   Rule&& opening() &&;                                      // tcp flags & (syn | ack) == syn
   Rule&& reset() &&;                                        // tcp flags & rst == rst
+  Rule&& redirected() &&;                                   // ct status dnat
+  // What this program of type socket_filter returns not 0 for: xt match "bpf". The rule keeps the
+  // program; nft shows it, but cannot read it back.
+  Rule&& program(int fd) &&;
   // Of a process, not of the kernel itself: only those sockets have a user.
   Rule&& has_user() &&;                                     // meta skuid != 4294967295
   Rule&& user(std::uint32_t uid) &&;                        // meta skuid UID

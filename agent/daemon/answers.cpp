@@ -218,7 +218,9 @@ StatusReport DaemonImpl::quick_report() {
     report.warnings.push_back("the cgroup " + options_.cgroup_path +
                               " was removed: nothing is judged, also not in a new one of that "
                               "name; restart egressd when it is there");
-  else if (attached_ && !std::ranges::all_of(report.layers, &enforce::LayerStatus::attached))
+  else if (attached_ && std::ranges::any_of(report.layers, [](const enforce::LayerStatus& layer) {
+             return layer.needed && !layer.attached;
+           }))
     report.warnings.push_back(
         "a program is not attached: enforcement is incomplete; restart egressd");
   if (!live_error_.empty())

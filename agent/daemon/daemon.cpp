@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "daemon/daemon_impl.h"
+#include "enforce/backstop.h"
+#include "enforce/both_backend.h"
 #include "enforce/bpf_backend.h"
 #include "enforce/cgroup.h"
 #include "enforce/nft_backend.h"
@@ -50,6 +52,8 @@ void DaemonImpl::keep_resolved() {
 }
 
 Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
+  // What `both` left asks maps that may not be taught any more.
+  if (options_.backend != "both") (void)enforce::remove_backstop(options_.bpffs_dir);
   if (options_.backend == "nft")
     return enforce::open_nft_backend(
         {.cgroup_path = options_.cgroup_path, .max_learned = options_.max_learned});
@@ -57,6 +61,18 @@ Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
   bpf.cgroup_path = options_.cgroup_path;
   bpf.bpffs_dir = options_.bpffs_dir;
   bpf.max_learned = options_.max_learned;
+  if (options_.backend != "both") return enforce::open_bpf_backend(std::move(bpf));
+  const auto mount = enforce::find_cgroup2_mount();
+  std::error_code ec;
+  if (options_.nft_scope == "host" ||
+      (options_.nft_scope.empty() && mount &&
+       std::filesystem::equivalent(*mount, options_.cgroup_path, ec)))
+    return enforce::open_both_backend(std::move(bpf));
+  (void)enforce::remove_backstop(options_.bpffs_dir);
+  spdlog::warn(
+      "--backend both: eBPF judges all there is to judge in {}; other processes, and what is "
+      "forwarded, are judged with --nft-scope host only",
+      options_.cgroup_path);
   return enforce::open_bpf_backend(std::move(bpf));
 }
 
@@ -176,6 +192,8 @@ void DaemonImpl::attach() {
   attach_error_ = r ? "" : r.error().message;
   if (r) {
     spdlog::info("enforcing on {}", options_.cgroup_path);
+    for (const enforce::LayerStatus& layer : backend_->layers())
+      if (!layer.needed && !layer.attached) spdlog::warn("{}: {}", layer.program, layer.detail);
     end_boot_table();
     keep_last_good();
   } else {

@@ -17,7 +17,8 @@ struct Options {
   std::string policy_path;
   std::string dns_log;          // overrides the policy's: "denied", "all"; empty: as it says
   std::string mode;             // overrides the policy's: "audit", "enforce"; empty: as it says
-  std::string backend = "bpf";  // or "nft"
+  std::string backend = "bpf";  // or "nft", or "both"
+  std::string nft_scope;        // of "both": "host" or "cgroup"; empty: as cgroup_path says
   std::string cgroup_path;      // empty: the root of the cgroup2 hierarchy
   std::string state_dir = "/var/lib/egressd";
   std::string bpffs_dir = "/sys/fs/bpf/egressd";

@@ -93,8 +93,11 @@ metrics::Snapshot snapshot_of(const StatusReport& report, std::span<const std::s
   if (!report.attached)
     s.unready.emplace_back("not attached yet: waiting for the first DNS answers");
   for (const enforce::LayerStatus& layer : report.layers) {
-    s.programs.push_back({layer.program, layer.attached, layer.detail});
-    if (report.attached && !layer.attached)
+    s.programs.push_back({.name = layer.program,
+                          .attached = layer.attached,
+                          .detail = layer.detail,
+                          .needed = layer.needed});
+    if (report.attached && !layer.attached && layer.needed)
       s.unready.push_back(layer.program + ": " + layer.detail + "; restart egressd");
   }
 

@@ -139,8 +139,10 @@ std::string to_json(const StatusReport& report) {
   json["learned_entries"] = report.learned_entries;
   json["layers"] = nlohmann::json::array();
   for (const auto& layer : report.layers)
-    json["layers"].push_back(
-        {{"program", layer.program}, {"attached", layer.attached}, {"detail", layer.detail}});
+    json["layers"].push_back({{"program", layer.program},
+                              {"attached", layer.attached},
+                              {"needed", layer.needed},
+                              {"detail", layer.detail}});
   json["counters"] = nlohmann::json::object();
   for (std::uint32_t i = 0; i < EGRESSD_REASON_MAX; ++i) {
     const std::string name = audit::reason_name(i);

@@ -69,6 +69,12 @@ Agent check_agent(Findings& findings, const Options& options) {
         ++attached;
         continue;
       }
+      if (layer.value("needed", json(true)) == json(false)) {
+        add(findings, "layers", State::Degraded,
+            text_of(layer, "program") + " does not stand behind eBPF: " + text_of(layer, "detail"),
+            "what only nftables sees is not judged: remove the cause, or use --backend bpf");
+        continue;
+      }
       add(findings, "layers", State::Broken,
           text_of(layer, "program") + " is not attached: " + text_of(layer, "detail"),
           "enforcement is incomplete: restart egressd");

@@ -26,6 +26,7 @@ struct LayerStatus {
   std::string program;
   bool attached = false;
   bool cgroup_removed = false;  // a new one of that name would be another
+  bool needed = true;           // else the others enforce the whole policy without it
   std::string detail;
 };
 

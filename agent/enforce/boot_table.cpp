@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "enforce/nft_frame.h"
-#include "enforce/nft_old_connections.h"
+#include "enforce/nft_sockets.h"
 #include "enforce/nft_rules.h"
 #include "nft/connection.h"
 #include "nft/sockets.h"
@@ -126,7 +126,7 @@ Result<void> BootTable::load(RuleSet rules, const std::string& state_dir, Beside
                     {.key = nft::KeyBytes::mark(kFormat).bytes(), .userdata = bytes_of(state_dir)});
   batch.add_set(open_set());
   // At boot there are none, and the kernel's module that would say so may be missing.
-  if (open) add_old_connections(batch, *open);
+  if (open) frame::add_old_connections(batch, *open);
   for (const std::string& chain : judged.chains()) batch.add_chain({.name = chain});
   judged.add_to(batch);
   frame::add_hooks(batch, whole_host);

@@ -927,6 +927,8 @@ std::vector<LayerStatus> BpfBackend::layers() {
 
 }  // namespace
 
+std::string bpf_maps_dir(const std::string& bpffs_dir) { return version_dir(bpffs_dir) + "/maps"; }
+
 Result<std::unique_ptr<Backend>> open_bpf_backend(BpfOptions options) {
   auto backend = std::make_unique<BpfBackend>(std::move(options));
   if (auto r = backend->open(); !r) {

@@ -16,6 +16,9 @@ struct BpfOptions {
   std::chrono::seconds adopt_window{3600};  // see egressd_config.adopt_until_ns
 };
 
+// Where its maps are pinned.
+std::string bpf_maps_dir(const std::string& bpffs_dir);
+
 // Loads the kernel programs and creates their maps, or adopts pinned ones of the same ABI with
 // all they hold. Nothing is attached yet: call apply(), then attach().
 Result<std::unique_ptr<Backend>> open_bpf_backend(BpfOptions options);

@@ -17,8 +17,8 @@
 #include "enforce/nft_events.h"
 #include "enforce/nft_frame.h"
 #include "enforce/nft_grants.h"
-#include "enforce/nft_old_connections.h"
 #include "enforce/nft_rules.h"
+#include "enforce/nft_sockets.h"
 #include "enforce/nft_table.h"
 #include "enforce/uplinks.h"
 #include "nft/connection.h"
@@ -28,30 +28,7 @@
 namespace egressd::enforce {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr const char* kLoopback4 = "127.0.0.0";
-
-// How deep the cgroup is below the root of the hierarchy, and its id.
-Result<frame::Scope> scope_of(const std::string& path) {
-  const auto mount = find_cgroup2_mount();
-  if (!mount) return std::unexpected(mount.error());
-  std::error_code ec;
-  const fs::path real = fs::canonical(path, ec);
-  if (ec) return std::unexpected(Error{ec.value(), "open cgroup " + path + ": " + ec.message()});
-  const fs::path root = fs::canonical(*mount, ec);
-  const fs::path below = real.lexically_relative(root);
-  if (below.empty() || *below.begin() == "..")
-    return std::unexpected(Error::of(path + " is not below " + *mount + ", where cgroup v2 is"));
-  frame::Scope scope;
-  if (below == ".") return scope;
-  const auto id = cgroup_id(path);
-  if (!id) return std::unexpected(id.error());
-  scope.whole_host = false;
-  scope.level = static_cast<std::uint32_t>(std::distance(below.begin(), below.end()));
-  scope.cgroup_id = *id;
-  return scope;
-}
 
 std::string boot_id() {
   std::string id;
@@ -152,7 +129,7 @@ Error hinted(Error error) {
 }
 
 Result<void> NftBackend::open() {
-  auto scope = scope_of(options_.cgroup_path);
+  auto scope = frame::scope_of(options_.cgroup_path);
   if (!scope) return std::unexpected(std::move(scope.error()));
   scope_ = *scope;
   auto connection = nft::Connection::open();
@@ -303,7 +280,7 @@ Result<void> NftBackend::note_old_connections() {
   const auto open = sockets_->list();
   if (!open) return std::unexpected(open.error());
   nft::Batch batch;
-  add_old_connections(batch, *open);
+  frame::add_old_connections(batch, *open);
   return connection_->commit(batch);
 }
 
@@ -363,7 +340,7 @@ Result<std::vector<LearnedAddress>> NftBackend::next_live(BootTime until) {
   if (std::exchange(walked_, !walked_)) return ending;
   const auto open = sockets_->list();
   if (!open) return std::unexpected(open.error());
-  const std::set<std::uint16_t> served = served_ports(*open);
+  const std::set<std::uint16_t> served = frame::served_ports(*open);
   std::set<std::pair<net::IpAddress, std::uint32_t>> told;
   for (const nft::OpenSocket& socket : *open) {
     if (socket.peer_port == 0 || socket.listening) continue;

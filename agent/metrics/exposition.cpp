@@ -102,7 +102,11 @@ void add_state(Families& families, const Snapshot& s, BootTime now) {
   families.gauge("egressd_program_attached",
                  "1 if the kernel says that this program of ours is attached.");
   for (const auto& program : s.programs)
-    families.add(yes(program.attached), {{"program", program.name}});
+    if (program.needed) families.add(yes(program.attached), {{"program", program.name}});
+  families.gauge("egressd_backstop_attached",
+                 "1 if nftables stands behind eBPF there, and has the same policy and addresses.");
+  for (const auto& program : s.programs)
+    if (!program.needed) families.add(yes(program.attached), {{"program", program.name}});
 }
 
 void add_kernel(Families& families, const KernelCounts& kernel) {

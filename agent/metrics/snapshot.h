@@ -57,6 +57,7 @@ struct Snapshot {
     std::string name;
     bool attached = false;
     std::string detail;
+    bool needed = true;  // else the others enforce the whole policy without it
   };
   std::vector<Program> programs;
   // Why what the policy says does not hold, or not all of it; empty: it does.

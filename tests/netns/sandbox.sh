@@ -36,7 +36,8 @@
 #
 # Set from outside (CTest does): EGRESSD, EGRESSCTL, EGRESSD_PROBE. SANDBOX_SLOW=N stretches all limits
 # of time by N, for emulated machines. EGRESSD_BACKEND=nft has nftables enforce: a TCP connection that
-# is refused fails with ECONNREFUSED then, where a test says EPERM.
+# is refused fails with ECONNREFUSED then, where a test says EPERM. EGRESSD_BACKEND=both puts nftables
+# behind eBPF, for the whole of the client's namespace (NFT_SCOPE=cgroup: for no more than the cgroup).
 
 SANDBOX_DIR=""
 SANDBOX_CGROUP=""
@@ -374,6 +375,7 @@ launch_egressd() {
   shift
   [[ -x ${EGRESSD:-} && -x ${EGRESSCTL:-} ]] || die "EGRESSD and EGRESSCTL name no programs"
   [[ ${EGRESSD_INSIDE:-0} == 1 ]] && where=in_client
+  [[ $EGRESSD_BACKEND == both ]] && set -- --nft-scope "${NFT_SCOPE:-host}" "$@"
   spawn "$where" "$EGRESSD" run --policy "$policy" --cgroup "$SANDBOX_CGROUP" \
     --state-dir "$SANDBOX_DIR/state" --bpffs "$SANDBOX_BPFFS" --socket "$SANDBOX_SOCKET" \
     --backend "$EGRESSD_BACKEND" --log-level "${EGRESSD_LOG_LEVEL:-info}" "$@" >>"$SANDBOX_AUDIT" \

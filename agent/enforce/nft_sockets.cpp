@@ -1,15 +1,18 @@
-#include "enforce/nft_old_connections.h"
+#include "enforce/nft_sockets.h"
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
-#include "enforce/nft_frame.h"
-#include "net/ip_address.h"
+#include "enforce/cgroup.h"
 
-namespace egressd::enforce {
+namespace egressd::enforce::frame {
 namespace {
+
+namespace fs = std::filesystem;
 
 // nf_conntrack_tcp_timeout_established
 constexpr std::chrono::hours kOldConnection{5 * 24};
@@ -22,6 +25,26 @@ std::pair<std::uint16_t, std::uint16_t> ephemeral_ports() {
 }
 
 }  // namespace
+
+Result<Scope> scope_of(const std::string& path) {
+  const auto mount = find_cgroup2_mount();
+  if (!mount) return std::unexpected(mount.error());
+  std::error_code ec;
+  const fs::path real = fs::canonical(path, ec);
+  if (ec) return std::unexpected(Error{ec.value(), "open cgroup " + path + ": " + ec.message()});
+  const fs::path root = fs::canonical(*mount, ec);
+  const fs::path below = real.lexically_relative(root);
+  if (below.empty() || *below.begin() == "..")
+    return std::unexpected(Error::of(path + " is not below " + *mount + ", where cgroup v2 is"));
+  Scope scope;
+  if (below == ".") return scope;
+  const auto id = cgroup_id(path);
+  if (!id) return std::unexpected(id.error());
+  scope.whole_host = false;
+  scope.level = static_cast<std::uint32_t>(std::distance(below.begin(), below.end()));
+  scope.cgroup_id = *id;
+  return scope;
+}
 
 std::set<std::uint16_t> served_ports(const std::vector<nft::OpenSocket>& open) {
   std::set<std::uint16_t> ports;
@@ -49,4 +72,4 @@ void add_old_connections(nft::Batch& batch, const std::vector<nft::OpenSocket>& 
   }
 }
 
-}  // namespace egressd::enforce
+}  // namespace egressd::enforce::frame
