@@ -235,11 +235,11 @@ Result<std::size_t> Connection::count_rules(const std::string& chain) {
   auto r = dump(
       NFT_MSG_GETRULE,
       [&](nlmsghdr* header) {
-        ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, kTable);
+        ::mnl_attr_put_strz(header, NFTA_RULE_TABLE, table_.c_str());
         ::mnl_attr_put_strz(header, NFTA_RULE_CHAIN, chain.c_str());
       },
       [&](const nlmsghdr* message) {
-        if (!is_ours(message, NFTA_RULE_TABLE)) return;
+        if (!is_of(table_, message, NFTA_RULE_TABLE)) return;
         const nlattr* name = Attributes::of(message).find(NFTA_RULE_CHAIN);
         if (name != nullptr && text_of(name) == chain) ++count;
       },

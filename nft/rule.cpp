@@ -367,17 +367,6 @@ Rule&& Rule::mark(std::uint32_t mark) && {
   return std::move(*this);
 }
 
-// ct status dnat
-Rule&& Rule::redirected() && {
-  say("ct status dnat");
-  nftnl_expr* e = add(rule_.get(), "ct");
-  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, NFT_CT_STATUS);
-  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
-  mask(rule_.get(), std::uint32_t{IPS_DST_NAT});
-  compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
-  return std::move(*this);
-}
-
 // meta nfproto @SET
 Rule&& Rule::family_in(std::string_view set) && {
   say("meta nfproto @" + std::string(set));

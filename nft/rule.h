@@ -56,7 +56,6 @@ class Rule {
   Rule&& has_user() &&;                                     // meta skuid != 4294967295
   Rule&& user(std::uint32_t uid) &&;                        // meta skuid UID
   Rule&& mark(std::uint32_t mark) &&;                       // meta mark MARK
-  Rule&& redirected() &&;                                   // ct status dnat
   Rule&& family_in(std::string_view set) &&;                // meta nfproto @…
   Rule&& cgroup(std::uint32_t level, std::uint64_t id) &&;  // socket cgroupv2 level N ID
 
