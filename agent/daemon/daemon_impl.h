@@ -252,7 +252,7 @@ class DaemonImpl final : public Daemon {
   double records_left_ = 0;
   BootTime records_at_{0};
   std::uint64_t unrecorded_questions_ = 0;
-  enforce::Counters judged_;  // of those questions, as the kernel counts those it judges
+  enforce::Counters judged_;             // of those questions, as the kernel counts those it judges
   std::unique_ptr<DnsProxy> dns_proxy_;  // from the first policy that needs it on
 };
 

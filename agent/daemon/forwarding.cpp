@@ -54,8 +54,7 @@ Result<void> DaemonImpl::follow_dns_mode() {
   const bool was_active = dns_proxy_->is_active();
   const std::string error = dns_proxy_->error();
   if (auto r = dns_proxy_->follow(servers_.dns.addresses); !r) {
-    if (r.error().message != error)
-      spdlog::warn("{}: {}", without_forwarder(), r.error().message);
+    if (r.error().message != error) spdlog::warn("{}: {}", without_forwarder(), r.error().message);
     if (forwards_all()) return r;
   } else if (!was_active) {
     spdlog::info("DNS questions of {} to {} server(s) go through this agent", options_.cgroup_path,
@@ -103,10 +102,10 @@ dns::Forwarder::Judgement DaemonImpl::judge_question(const dns::Forwarder::Asked
 
 void DaemonImpl::record_refused(const dns::Forwarder::Asked& asked, std::uint32_t outcome,
                                 bool passes) {
+  const bool malformed = outcome == EGRESSD_DNS_DENIED_MALFORMED;
+  const auto reason = malformed ? EGRESSD_DENY_DNS_MALFORMED : EGRESSD_DENY_DNS_NAME;
   ++judged_.dns[passes ? std::uint32_t{EGRESSD_DNS_WOULD_DENY} : outcome];
-  ++judged_.reasons[passes ? EGRESSD_ALLOW_AUDIT
-                    : outcome == EGRESSD_DNS_DENIED_MALFORMED ? EGRESSD_DENY_DNS_MALFORMED
-                                                             : EGRESSD_DENY_DNS_NAME];
+  ++judged_.reasons[passes ? EGRESSD_ALLOW_AUDIT : reason];
   const BootTime now = clock_.now();
   const std::chrono::duration<double> since = now - records_at_;
   records_left_ = std::min(kMostRecords, records_left_ + since.count() * kRecordsPerSecond);

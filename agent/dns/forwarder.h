@@ -102,7 +102,6 @@ class Forwarder {
     std::uint64_t bad_answer = 0;      // SERVFAIL: what the server said cannot be right
     std::uint64_t not_learned = 0;     // SERVFAIL: the addresses could not be made reachable
     std::uint64_t held = 0;            // answers that waited for their addresses
-    std::chrono::nanoseconds held_for{0};  // all of them together
     std::uint64_t repeated = 0;        // dropped: the same is under way
     std::uint64_t dropped = 0;         // for want of room
     std::uint64_t dropped_client = 0;  // one client had too many under way
@@ -110,6 +109,8 @@ class Forwarder {
     std::uint64_t retries = 0;         // another server, or the same once more, was asked
     std::uint64_t connections = 0;     // TCP, accepted
     std::uint64_t connections_refused = 0;
+
+    std::chrono::nanoseconds held_for{0};  // how long those held waited, together
   };
 
   struct Port {

@@ -30,9 +30,9 @@ namespace egressd::dns {
 class Resolver {
  public:
   struct Options {
-    std::vector<net::IpAddress> servers;      // port 53 unless server_port says otherwise
-    std::uint16_t server_port = 53;           // host byte order
-    std::uint32_t mark = 0;                   // SO_MARK of its sockets, where that is allowed; 0: none
+    std::vector<net::IpAddress> servers;  // port 53 unless server_port says otherwise
+    std::uint16_t server_port = 53;       // host byte order
+    std::uint32_t mark = 0;               // SO_MARK of its sockets, where that is allowed; 0: none
     std::chrono::milliseconds timeout{2000};  // per try and server
     int tries = 3;
     std::chrono::seconds min_ttl{60};  // shorter TTLs count as this, see schedule.h

@@ -448,10 +448,9 @@ std::vector<LayerStatus> NftBackend::layers() {
     output.cgroup_removed = id ? *id != scope_.cgroup_id : id.error().code == ENOENT;
     output.attached = output.attached && !output.cgroup_removed;
     output.detail = output.cgroup_removed ? options_.cgroup_path + " was removed"
-                    : output.attached
-                        ? "table inet egressd, sockets of " + options_.cgroup_path +
-                              "; not what is forwarded"
-                        : "no chain output in table inet egressd";
+                    : output.attached ? "table inet egressd, sockets of " + options_.cgroup_path +
+                                            "; not what is forwarded"
+                                      : "no chain output in table inet egressd";
   }
   all.push_back(std::move(output));
   if (scope_.whole_host) {

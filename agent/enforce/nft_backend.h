@@ -22,8 +22,10 @@ struct NftOptions {
 // program's use of it. Conntrack only says which packets answer what the other side began.
 //
 // What it cannot do, and says so:
-//  - DNS is not read: questions are led to RuleSet::Dns::forwarder, which learn()s before it answers.
-//    What is forwarded is not led there: it may ask the resolvers for any name, and teaches nothing;
+//  - DNS is not read: questions are led to RuleSet::Dns::forwarder, which learn()s before it
+//  answers.
+//    What is forwarded is not led there: it may ask the resolvers for any name, and teaches
+//    nothing;
 //  - packets know no process: records have its user only;
 //  - with a cgroup below the root, what is forwarded is not judged: it has no socket;
 //  - there is no break-glass: detach().

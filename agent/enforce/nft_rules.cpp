@@ -408,8 +408,8 @@ void NftRules::add_name_list(nft::Batch& batch, std::uint32_t list) const {
   }
 }
 
-void NftRules::add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason,
-                          bool enforce, bool answer) const {
+void NftRules::add_denial(nft::Batch& batch, const char* chain, std::uint32_t reason, bool enforce,
+                          bool answer) const {
   // What cannot be read has no ports to be known by.
   if (reason != EGRESSD_DENY_MALFORMED && reason != EGRESSD_DENY_FRAGMENT)
     frame::each_family("accepted", [&](bool v4, const std::string& set) {

@@ -140,8 +140,7 @@ void add_dns_proxy(Families& families, const DnsProxyCounts& proxy) {
       .counter("egressd_dns_proxy_held_answers_total",
                "Answers that waited until their addresses were reachable.")
       .add(proxy.held);
-  families
-      .counter("egressd_dns_proxy_held_seconds_total", "How long all of them waited, together.")
+  families.counter("egressd_dns_proxy_held_seconds_total", "How long all of them waited, together.")
       .add(proxy.held_seconds);
 }
 

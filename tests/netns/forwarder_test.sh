@@ -112,6 +112,17 @@ check "it is on record" wait_until 2 audit_records "$lines" '"event":"dns_questi
 check "every record is as the schema says" python3 \
   "${0%/*}/../support/check_records.py" "${0%/*}/../../deploy/schema/audit-record-1.json" "$SANDBOX_AUDIT"
 
+# --- metrics
+metrics=$(on_client curl -sS --noproxy '*' -m 3 http://127.0.0.1:9477/metrics)
+# metric NAME: its value.
+metric() { awk -v name="$1" '$1 == name {print $2}' <<<"$metrics"; }
+held=$(metric egressd_dns_proxy_held_answers_total)
+check "held answers: ${held:-none}" test "${held:-0}" -ge $((2 * NAMES))
+check "for some time" awk -v sum="$(metric egressd_dns_proxy_held_seconds_total)" -v n="$held" \
+  'BEGIN { printf "%.1f us each\n", sum / n * 1e6; exit !(sum > 0 && sum / n < 0.1) }'
+check "refused ones" test "$(metric 'egressd_dns_proxy_questions_total{result="refused"}')" -ge 4
+check "nobody waits" test "$(metric egressd_dns_proxy_under_way)" -eq 0
+
 # --- outside of the judged cgroup nothing changes
 before=$(proxied)
 on_client python3 "$ASK" "$DNS4" secret.evil.example >/dev/null || true

@@ -29,6 +29,10 @@ Snapshot full() {
   s.maps = {{"egressd_learned", 3, 1024}};
   s.rule_denials = {{"block", "metadata", 2, 1}};
   s.failures = {{"example.com", 3}};
+  s.dns_proxy = {.questions = {{"answered", 8}, {"refused", 4}},
+                 .under_way = 2,
+                 .held = 6,
+                 .held_seconds = 0.25};
   return s;
 }
 
@@ -89,6 +93,10 @@ TEST(Exposition, Values) {
   EXPECT_EQ(samples.at(R"(egressd_verdicts_total{verdict="denied",reason="default_deny"})"), 5);
   EXPECT_EQ(samples.at(R"(egressd_verdicts_total{verdict="allowed",reason="network_rule"})"), 6);
   EXPECT_EQ(samples.at(R"(egressd_ring_records_lost_total{ring="dns"})"), 2);
+  EXPECT_EQ(samples.at(R"(egressd_dns_proxy_questions_total{result="refused"})"), 4);
+  EXPECT_EQ(samples.at("egressd_dns_proxy_under_way"), 2);
+  EXPECT_EQ(samples.at("egressd_dns_proxy_held_answers_total"), 6);
+  EXPECT_EQ(samples.at("egressd_dns_proxy_held_seconds_total"), 0.25);
   EXPECT_EQ(samples.at(R"(egressd_map_max_entries{map="egressd_learned"})"), 1024);
   EXPECT_EQ(
       samples.at(
