@@ -307,6 +307,17 @@ Rule&& Rule::opening() && {
   return std::move(*this);
 }
 
+// tcp flags & (syn | ack) == syn | ack
+Rule&& Rule::accepting() && {
+  constexpr std::uint8_t kBoth = kTcpSyn | kTcpAck;
+  say("tcp flags & (syn | ack) == syn | ack");
+  need_tcp();
+  payload(rule_.get(), NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, NFT_REG_1);
+  mask(rule_.get(), kBoth);
+  compare(rule_.get(), NFT_CMP_EQ, kBoth);
+  return std::move(*this);
+}
+
 // tcp flags & rst == rst
 Rule&& Rule::reset() && {
   say("tcp flags & rst == rst");

@@ -47,6 +47,7 @@ class Rule {
   Rule&& extension(std::uint8_t type) &&;                   // exthdr rt exists, exthdr frag exists
   Rule&& reply_direction() &&;                              // ct direction reply
   Rule&& opening() &&;                                      // tcp flags & (syn | ack) == syn
+  Rule&& accepting() &&;                                    // tcp flags & (syn | ack) == syn | ack
   Rule&& reset() &&;                                        // tcp flags & rst == rst
   Rule&& redirected() &&;                                   // ct status dnat
   // What this program of type socket_filter returns not 0 for: xt match "bpf". The rule keeps the

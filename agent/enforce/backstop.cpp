@@ -191,6 +191,8 @@ void Backstop::add_rules(nft::Batch& batch) const {
   });
   // Each packet of these meets eBPF right behind this hook, which knows their sockets.
   batch.add_rule(frame::kOutput, Rule().cgroup(scope_.level, scope_.cgroup_id).accept());
+  // Has no socket yet that could be asked for its cgroup, and answers somebody.
+  batch.add_rule(frame::kOutput, Rule().accepting().accept());
   batch.add_rule(frame::kOutput,
                  Rule().oif_loopback().source_is_local(false).has_user().go_to(kJudge));
   batch.add_rule(frame::kOutput, Rule().reply_direction().source_is_local(true).jump(kAnswer));
