@@ -62,6 +62,7 @@ build() {
 }
 
 if [[ ! -x $KUBE_BUILD/kube-apiserver ]]; then (build); fi
+repository=$PWD
 for tool in etcd curl openssl python3 unshare go; do
   command -v "$tool" >/dev/null || die "$tool is missing"
 done
@@ -75,6 +76,7 @@ if [[ ${1:-} != inside ]]; then
   cp deploy/kubernetes/egressd.yaml "$work/"
   sed s/NODE/aks-1/ deploy/kubernetes/detach.yaml >"$work/detach.yaml"
   deploy/kubernetes/generate.sh --with "$work/values.yaml" >"$work/values-applied.yaml"
+  GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$work/cache go build -o "$work/render" deploy/kubernetes/render.go
   sed 's/readinessProbe:/readinesProbe:/' deploy/kubernetes/egressd.yaml >"$work/bad-field.yaml"
   sed 's/hostNetwork: true/hostNetwork: "yes"/' deploy/kubernetes/egressd.yaml >"$work/bad-type.yaml"
   sed 's/drop: \[ALL\]/drop: ALL/' deploy/kubernetes/egressd.yaml >"$work/bad-list.yaml"
@@ -152,4 +154,100 @@ assert not lost, lost
 END
 }
 check "the server keeps every field" stored
+
+# --- the commands of deploy/aks.md as they stand there, but for those that ask a pod or build the image
+
+mkdir bin cluster
+ln -s "$repository/deploy" cluster/deploy
+cp "$repository/deploy/helm/egressd/values.yaml" cluster/
+{
+  printf '#!/bin/bash\nKUBE_BUILD=%q\n' "$KUBE_BUILD"
+  declare -f kubectl
+  printf 'kubectl "$@"\n'
+} >bin/kubectl
+# Helm is not in Debian: what it does with the chart, by the renderer that makes the manifests.
+cat >bin/helm <<'END'
+#!/usr/bin/python3
+import argparse
+import os
+import subprocess
+import sys
+
+import yaml
+
+parser = argparse.ArgumentParser()
+parser.add_argument("verb", choices=["install", "template", "uninstall"])
+parser.add_argument("release")
+parser.add_argument("chart", nargs="?", default="deploy/helm/egressd")
+parser.add_argument("-n", dest="namespace")
+parser.add_argument("-f", dest="files", action="append", default=[])
+parser.add_argument("--set", dest="values", action="append", default=[])
+parser.add_argument("--wait", action="store_true")
+arguments = parser.parse_args()
+for number, text in enumerate(arguments.values):
+    path, _, value = text.partition("=")
+    value = value.strip("{}").split(",") if value.startswith("{") else value
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    arguments.files.append(f"set.{number}.yaml")
+    with open(arguments.files[-1], "w", encoding="utf-8") as file:
+        yaml.safe_dump(value, file)
+manifests = subprocess.run(
+    [os.environ["WORK"] + "/render", "-name", arguments.release, "-namespace", arguments.namespace,
+     arguments.chart, *arguments.files], check=True, capture_output=True).stdout
+if arguments.verb == "template":
+    sys.stdout.buffer.write(manifests)
+else:
+    verb = {"install": "create", "uninstall": "delete"}[arguments.verb]
+    subprocess.run(["kubectl", verb, "-f", "-"], input=manifests, check=True)
+END
+chmod +x bin/*
+# guide HEADING: the first block of commands under it.
+guide() {
+  local commands
+  commands=$(awk -v heading="## $1" '
+    /^## / && !inside { here = $0 == heading }
+    here && /^```sh$/ { inside = 1; next }
+    inside && /^```$/ { exit }
+    inside' "$repository/deploy/aks.md" | grep -vE '^deploy/image/build.sh | exec ds/egressd |^egressctl |^  grep ')
+  [[ -n $commands ]] || return 1
+  (cd cluster && PATH=$WORK/bin:$PATH timeout 120 bash -euxo pipefail -c "${commands%|}")
+}
+# What controllers would do without nodes that run anything: a DaemonSet is rolled out, a Job's pod has
+# ended, a namespace that is deleted gets empty and goes.
+controllers() {
+  local name merge=(--request PATCH --header 'Content-Type: application/merge-patch+json')
+  local server=https://127.0.0.1:6443
+  while sleep 0.5; do
+    api "${merge[@]}" "$server/apis/apps/v1/namespaces/egressd/daemonsets/egressd/status" --data '{"status": {
+      "observedGeneration": 1, "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0,
+      "numberReady": 0}}'
+    for name in $(kubectl -n egressd get jobs -o 'jsonpath={.items[*].metadata.name}'); do
+      kubectl -n egressd get "job/$name" -o yaml >"job.$name"
+      api "${merge[@]}" "$server/apis/batch/v1/namespaces/egressd/jobs/$name/status" \
+        --data '{"status": {"conditions": [{"type": "Complete", "status": "True"}]}}'
+    done
+    if [[ $(kubectl get namespace egressd -o 'jsonpath={.status.phase}') == Terminating ]]; then
+      kubectl -n egressd delete --all daemonset,job,configmap,serviceaccount
+      kubectl get namespace egressd -o json | sed '/^ *"kubernetes"$/d' |
+        api --request PUT --header 'Content-Type: application/json' --data-binary @- \
+          "$server/api/v1/namespaces/egressd/finalize"
+    fi
+  done
+}
+for node in aks-1 aks-2; do
+  printf -- '---\napiVersion: v1\nkind: Node\nmetadata: {name: %s, labels: {kubernetes.io/os: linux}}\n' "$node"
+done | kubectl apply -f - >/dev/null
+controllers >controllers.log 2>&1 &
+kubectl delete namespace egressd >/dev/null
+rm -f job.*
+check "aks.md, Install" guide Install
+check "… the image is the one named" grep -q REGISTRY/egressd \
+  <<<"$(kubectl -n egressd get daemonset/egressd -o 'jsonpath={.spec.template.spec.containers[0].image}')"
+check "… the namespace takes privileged pods" grep -q 'enforce":"privileged"' \
+  <<<"$(kubectl get namespace egressd -o 'jsonpath={.metadata.labels}')"
+check "aks.md, Audit first" guide "Audit first"
+check "aks.md, Uninstall" guide Uninstall
+check "… each node had its Job" test "$(cat job.* | grep -oE 'aks-[12]$' | sort -u | paste -sd' ')" = "aks-1 aks-2"
+check "… the namespace is gone" test -z "$(kubectl get namespace egressd --ignore-not-found)"
 exit "$failed"

@@ -238,16 +238,77 @@ log=$(inside journalctl --boot --unit egressd --quiet --output cat)
 check "no error in its log" test -z "$(grep -E ' (error|critical) ' <<<"$log")"
 check "cgroup paths are found" grep -q '"cgroup":"/probes"' "$box/var/log/egressd/denials.jsonl"
 # Process numbers in records are the host's here, so that another in the same sandbox looks.
-inside sh -c 'sed -e "/^Exec/d; /^    /d; /^Restart/d; /^WatchdogSec/d; s/^Type=.*/Type=oneshot/; /Directory/d" \
-  /lib/systemd/system/egressd.service >/run/systemd/system/look.service'
-# shellcheck disable=SC2016 # expanded by the inner shell
-inside sh -c 'setpriv --reuid 65534 --regid 65534 --clear-groups sleep 60 & echo $! >/run/other
-  printf "[Service]\nExecStart=/bin/readlink /proc/%s/exe\n" "$(cat /run/other)" >>/run/systemd/system/look.service
-  systemctl daemon-reload; systemctl start look.service'
-check "exe of another user's process is readable in it" \
-  grep -qx '/usr/bin/sleep' <<<"$(inside journalctl --boot --unit look --output cat)"
-# shellcheck disable=SC2016
-inside sh -c 'kill "$(cat /run/other)"; rm /run/systemd/system/look.service; systemctl daemon-reload'
+# looks_at_programs [DIRECTIVE]: whether it sees the program of another user's process.
+looks_at_programs() {
+  inside sh -c 'sed -e "/^Exec/d; /^    /d; /^Restart/d; /^WatchdogSec/d; s/^Type=.*/Type=oneshot/; /Directory/d" \
+    /lib/systemd/system/egressd.service >/run/systemd/system/look.service'
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  inside sh -c 'setpriv --reuid 65534 --regid 65534 --clear-groups sleep 60 & echo $! >/run/other
+    printf "[Service]\n%s\nExecStart=/bin/readlink /proc/%s/exe\n" "$1" "$(cat /run/other)" >>/run/systemd/system/look.service
+    systemctl daemon-reload; systemctl start look.service' _ "${1:-}" 2>/dev/null || true
+  # shellcheck disable=SC2016
+  inside sh -c 'kill "$(cat /run/other)"; rm /run/systemd/system/look.service; journalctl --sync'
+  grep -qx '/usr/bin/sleep' <<<"$(inside journalctl --boot --unit look --output cat --since "@$since")"
+}
+since=$(date +%s)
+check "exe of another user's process is readable in it" looks_at_programs
+sleep 1 # the journal is asked by the second
+
+# --- each of the unit's capabilities is needed: what the agent does not do without it
+
+drop_in=/run/systemd/system/egressd.service.d
+said_since() { inside journalctl --boot --unit egressd --quiet --output cat --since "@$1"; }
+refused_now() {
+  recorded_before=$(wc -l <"$box/var/log/egressd/denials.jsonl")
+  box_probe tcp "$denied" 443 --linger 300 >/dev/null
+}
+recorded_now() { tail -n "+$((recorded_before + 1))" "$box/var/log/egressd/denials.jsonl" | grep -qE "$1"; }
+# without CAP|none: prints what is missing, if anything.
+without() {
+  local since directive=
+  inside systemctl stop egressd
+  inside egressctl detach >/dev/null 2>&1
+  sleep 1
+  since=$(date +%s)
+  inside mkdir -p "$drop_in"
+  [[ $1 == none ]] || directive=CapabilityBoundingSet=~$1
+  printf '[Service]\n%s\n' "$directive" | inside sh -c "cat >$drop_in/rights.conf"
+  inside systemctl daemon-reload
+  if ! inside timeout 15 systemctl start egressd 2>/dev/null; then
+    printf 'does not start: %s' "$(said_since "$since" | grep -vE ' (info|warning) |egressd[.]service' | head -n 1)"
+  else
+    refused_now
+    if ! wait_until 3 recorded_now '"cgroup":"/probes"'; then
+      printf 'records without the cgroup'
+    elif ! looks_at_programs "$directive"; then
+      printf 'records do not name the program'
+    else
+      # Another user's file, readable by nobody else; then half written for a second.
+      # shellcheck disable=SC2016 # expanded by the inner shell
+      inside sh -c 'cd /etc/egressd && chown nobody policy.yaml && chmod 600 policy.yaml'
+      if ! inside egressctl reload >/dev/null 2>&1; then
+        printf 'does not read a policy of another user'
+      else
+        # shellcheck disable=SC2016
+        inside sh -c 'cd /etc/egressd && size=$(stat -c %s policy.yaml) && exec 3>>policy.yaml && echo "half: [" >&3
+          sleep 1; truncate -s "$size" policy.yaml; exec 3>&-; sleep 1'
+        if said_since "$since" | grep -q 'policy.yaml:.*error'; then printf 'reads a policy that is being written'; fi
+      fi
+      inside sh -c 'cd /etc/egressd && chown root policy.yaml && chmod 644 policy.yaml'
+    fi
+  fi
+  inside systemctl stop egressd
+  inside rm "$drop_in/rights.conf"
+}
+lost=$(without none)
+check "with all of them nothing is missing: ${lost:-nothing}" test -z "$lost"
+while read -r capability; do
+  lost=$(without "$capability")
+  check "without $capability: $lost" test -n "$lost"
+done < <(sed -n 's/^CapabilityBoundingSet=//p' deploy/systemd/egressd.service | tr ' ' '\n')
+inside systemctl daemon-reload
+inside systemctl start egressd
+closed "with its rights again"
 
 # --- upgrade, under a running loop of probes
 

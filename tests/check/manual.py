@@ -1,5 +1,5 @@
-"""manual.py EGRESSCTL EGRESSD: the manual pages against --help of the programs, and the keys of
-egressd-policy(5) against deploy/policy.md, both ways."""
+"""manual.py EGRESSCTL EGRESSD: the manual pages against --help of the programs, the keys of
+egressd-policy(5) against deploy/policy.md, and those against the parser, each both ways."""
 
 import re
 import subprocess
@@ -112,8 +112,41 @@ def compare_keys(page_path, table_path):
     print(f"{page_path}: {len(keys)} keys")
 
 
+# The parser names the keys it knows where it meets one that it does not.
+STRANGER = """version: 1
+mode: audit
+stranger: 1
+dns: {stranger: 1}
+collections:
+  - name: a
+    priority: 100
+    action: allow
+    stranger: 1
+    rules:
+      - {name: b, fqdns: [example.com], ports: [443], stranger: 1}
+"""
+TABLES = {"the policy": "key", "'dns'": "key of `dns`", "a collection": "key of a collection", "a rule": "key of a rule"}
+
+
+def compare_parser(program, table_path):
+    with open(table_path, encoding="utf-8") as source:
+        text = source.read()
+    said = subprocess.run([program, "check", "/dev/stdin"], input=STRANGER, capture_output=True, text=True).stderr
+    known = dict(re.findall(r"unknown key 'stranger' in (.*?); it may have (.*)", said))
+    if set(known) != set(TABLES):
+        complain(f"the parser names the keys of {', '.join(known) or 'nothing'}:\n{said}")
+    for place, keys in known.items():
+        table = re.search(rf"^\| {re.escape(TABLES[place])} \|.*\n((?:\|.*\n)+)", text, re.M)
+        rows = re.findall(r"^\| (`[^|]*) \|", table[1], re.M) if table else []
+        described = set(re.findall(r"`(\w+)`", " ".join(rows)))
+        # `dns` has a table of its own instead of a row.
+        for key in sorted(set(keys.split(", ")) ^ (described | ({"dns"} if place == "the policy" else set()))):
+            complain(f"{table_path}: {key} of {place} is either missing or not the parser's")
+
+
 compare(sys.argv[1], "deploy/man/egressctl.1")
 compare(sys.argv[2], "deploy/man/egressd.8")
 compare_keys("deploy/man/egressd-policy.5", "deploy/policy.md")
+compare_parser(sys.argv[1], "deploy/policy.md")
 print(*found, sep="\n")
 sys.exit(1 if found else 0)

@@ -5,25 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source ./sandbox.sh
 
-journald=/lib/systemd/systemd-journald
-[[ -x $journald ]] || skip "no systemd-journald"
-[[ -s /etc/machine-id ]] || skip "journald needs /etc/machine-id"
 sandbox_up
-# It must not see the machine's kernel log nor touch its audit, and keeps what it has in the sandbox.
-on_client bash -euc '
-  mount -t tmpfs tmpfs /run/systemd
-  mkdir -p /run/log /run/systemd/journal /run/systemd/journald.conf.d
-  mount -t tmpfs tmpfs /run/log
-  mkdir /run/log/journal
-  printf "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\nRateLimitBurst=0\nForwardToSyslog=no\n" \
-    >/run/systemd/journald.conf.d/sandbox.conf'
-journald_up() {
-  on_client rm -f /run/systemd/journal/socket
-  spawn on_client "$journald" >"$SANDBOX_DIR/journald.log" 2>&1
-  JOURNALD=$REPLY
-  wait_until 5 on_client test -S /run/systemd/journal/socket ||
-    die "journald does not start here: $(<"$SANDBOX_DIR/journald.log")"
-}
 journald_up
 write_policy <<END
 version: 1

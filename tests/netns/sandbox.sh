@@ -26,6 +26,7 @@
 #   launch_egressd POLICY [ARGS…] the same without waiting
 #   write_policy                  standard input becomes $POLICY
 #   ctl CMD…                      egressctl against that daemon
+#   journald_up                   a journald of the client's own
 #   hold_open ADDRESS PORT        the workload keeps a connection; `hold_echo` sends through it
 #   expect_ok WHAT PROBE…         the probe must get through
 #   expect_errno ERRNO REASON WHAT PROBE…
@@ -337,6 +338,29 @@ END
 # --- the daemon
 
 write_policy() { cat >"$POLICY"; }
+
+# A journald private to the client, JOURNALD is its pid: it must not see the machine's kernel log nor
+# touch its audit, and keeps what it has in the sandbox. Called again it starts the next.
+journald_up() {
+  local journald=/lib/systemd/systemd-journald
+  [[ -x $journald ]] || skip "no systemd-journald"
+  [[ -s /etc/machine-id ]] || skip "journald needs /etc/machine-id"
+  on_client bash -euc '
+    [[ ! -e /run/systemd/journald.conf.d/sandbox.conf ]] || exit 0
+    mkdir -p /run/systemd
+    mount -t tmpfs tmpfs /run/systemd
+    mkdir -p /run/log /run/systemd/journal /run/systemd/journald.conf.d
+    mount -t tmpfs tmpfs /run/log
+    mkdir /run/log/journal
+    printf "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\nRateLimitBurst=0\nForwardToSyslog=no\n" \
+      >/run/systemd/journald.conf.d/sandbox.conf'
+  on_client rm -f /run/systemd/journal/socket
+  spawn on_client "$journald" >"$SANDBOX_DIR/journald.log" 2>&1
+  # shellcheck disable=SC2034 # for the test
+  JOURNALD=$REPLY
+  wait_until 5 on_client test -S /run/systemd/journal/socket ||
+    die "journald does not start here: $(<"$SANDBOX_DIR/journald.log")"
+}
 
 # EGRESSD_INSIDE=1 puts the daemon into the cgroup it judges.
 start_egressd() {
