@@ -66,7 +66,12 @@ void print_dns(const ordered_json& j, std::ostream& out) {
 
 int status(const DaemonOptions& options, Streams io) {
   const auto answer = ask(options.socket, "status");
-  if (!answer) return report(answer.error(), options, io);
+  if (!answer) {
+    if (enforce::boot_table_is_there().value_or(false))
+      io.err << "egressctl: table inet egressd_boot closes this machine since it booted; start "
+                "egressd, or open the machine: egressctl open, egressd boot --off\n";
+    return report(answer.error(), options, io);
+  }
   const auto& j = answer->first;
   if (options.json) {
     io.out << dump(j) << '\n';

@@ -215,6 +215,12 @@ Result<bool> remove_boot_table() {
   return table->remove();
 }
 
+Result<bool> boot_table_is_there() {
+  auto table = BootTable::open();
+  if (!table) return std::unexpected(std::move(table.error()));
+  return table->is_there();
+}
+
 Result<bool> nft_table_in_force() {
   auto connection = nft::Connection::open();
   if (!connection && connection.error().code == EPROTONOSUPPORT) return false;

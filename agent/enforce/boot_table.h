@@ -55,6 +55,7 @@ class BootTable {
 Result<bool> open_boot_glass(const Opening& opening, BootTime now);
 Result<std::optional<Opening>> close_boot_glass(BootTime now);
 Result<bool> remove_boot_table();
+Result<bool> boot_table_is_there();
 
 // Whether `table inet egressd`, the agent's own, judges in this network namespace.
 Result<bool> nft_table_in_force();

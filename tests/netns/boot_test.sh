@@ -232,6 +232,8 @@ SANDBOX_AGENT=""
 check "no good policy: the agent does not start (status $status)" test "$status" -eq 2
 refused "… and the machine stays closed" default_deny ECONNREFUSED host tcp 198.51.100.9 22
 passes "… but for what the table has" host tcp 203.0.113.5 22
+says_closed() { [[ $(ctl status 2>&1 || true) == *"egressd_boot closes this machine"* ]]; }
+check "egressctl status says so" says_closed
 check "the doctor says so" grep -q "egressd_boot closes this machine" <<<"$(doctor)"
 
 # --- break-glass, with no agent at all
