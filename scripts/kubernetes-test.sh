@@ -247,7 +247,20 @@ check "… the image is the one named" grep -q REGISTRY/egressd \
 check "… the namespace takes privileged pods" grep -q 'enforce":"privileged"' \
   <<<"$(kubectl get namespace egressd -o 'jsonpath={.metadata.labels}')"
 check "aks.md, Audit first" guide "Audit first"
+# A pod that takes its time.
+kubectl -n egressd apply -f - >/dev/null <<'END'
+apiVersion: v1
+kind: Pod
+metadata: {name: egressd-last, labels: {app.kubernetes.io/name: egressd}}
+spec: {containers: [{name: egressd, image: egressd}]}
+END
+(
+  sleep 5
+  ls job.* >too-early 2>/dev/null
+  kubectl -n egressd delete pod egressd-last
+) >/dev/null 2>&1 &
 check "aks.md, Uninstall" guide Uninstall
+check "… no Job came before the last pod was gone" test ! -s too-early
 check "… each node had its Job" test "$(cat job.* | grep -oE 'aks-[12]$' | sort -u | paste -sd' ')" = "aks-1 aks-2"
 check "… the namespace is gone" test -z "$(kubectl get namespace egressd --ignore-not-found)"
 exit "$failed"

@@ -78,9 +78,9 @@ Result<std::unique_ptr<enforce::Backend>> DaemonImpl::open_backend() const {
 
 Result<void> DaemonImpl::start() {
   started_ = clock_.now();
-  auto manager = ServiceManager::open(loop_);
+  auto manager = ServiceNotifier::open(loop_);
   if (!manager) return std::unexpected(std::move(manager.error()));
-  service_manager_ = std::move(*manager);
+  service_notifier_ = std::move(*manager);
   DnsProxy::raise_limits();
   auto file = policy_to_start_with();
   if (!file) return std::unexpected(std::move(file.error()));
@@ -199,15 +199,24 @@ void DaemonImpl::attach() {
   } else {
     loop_.stop();  // an agent that enforces nothing must not look alive
   }
-  tell_service_manager();
+  tell_service_now();
 }
 
-void DaemonImpl::tell_service_manager() {
+// Once whoever calls has finished: a trial begins, and a reload succeeds, after the policy is in force.
+void DaemonImpl::tell_service() {
+  loop_.cancel(std::exchange(tell_timer_, 0));
+  tell_timer_ = loop_.after(std::chrono::milliseconds(0), [this] {
+    tell_timer_ = 0;
+    tell_service_now();
+  });
+}
+
+void DaemonImpl::tell_service_now() {
   if (!attached_) {
-    service_manager_->status("waits for the first DNS answers");
+    service_notifier_->status(attach_error_.empty() ? "waits for the first DNS answers" : attach_error_);
     return;
   }
-  service_manager_->ready(
+  service_notifier_->ready(
       std::string(compiled_.rules.enforce ? "enforce" : "audit") + ", generation " +
       std::to_string(compiled_.rules.generation) + ": " +
       std::to_string(compiled_.rules.rule_names.size()) + " rules, " +

@@ -29,7 +29,7 @@
 #include "daemon/opening_log.h"
 #include "daemon/recorder.h"
 #include "daemon/rule_history.h"
-#include "daemon/service_manager.h"
+#include "daemon/service_notifier.h"
 #include "daemon/status.h"
 #include "daemon/trial.h"
 #include "dns/reply.h"
@@ -59,7 +59,7 @@ class DaemonImpl final : public Daemon {
   DaemonImpl(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
   ~DaemonImpl() override {
     for (const auto timer : {sweep_timer_, live_timer_, attach_timer_, events_timer_, dns_timer_,
-                             settle_timer_, policy_timer_, tally_timer_, trial_timer_})
+                             settle_timer_, policy_timer_, tally_timer_, trial_timer_, tell_timer_})
       loop_.cancel(timer);
     if (backend_ && !in_flood_ && denials_fd() >= 0) loop_.unwatch(denials_fd());
     if (dns_events_) loop_.unwatch(dns_events_->epoll_fd());
@@ -138,7 +138,8 @@ class DaemonImpl final : public Daemon {
   Result<void> open_control();
   void attach_when_ready();
   void attach();
-  void tell_service_manager();
+  void tell_service();
+  void tell_service_now();
   void sweep();
   void keep_live();
 
@@ -231,7 +232,7 @@ class DaemonImpl final : public Daemon {
   // not know, cannot have moved to another pattern.
   bool earlier_names_hold_ = true;
 
-  std::unique_ptr<ServiceManager> service_manager_;
+  std::unique_ptr<ServiceNotifier> service_notifier_;
   std::unique_ptr<audit::CgroupPaths> cgroup_paths_;
   std::unique_ptr<audit::EventReader> events_;
   std::unique_ptr<audit::RingReader> dns_events_;
@@ -239,6 +240,7 @@ class DaemonImpl final : public Daemon {
   bool in_flood_ = false;  // events_ is read by the timer alone
   EventLoop::TimerId dns_timer_ = 0;
   EventLoop::TimerId tally_timer_ = 0;
+  EventLoop::TimerId tell_timer_ = 0;
   EventLoop::TimerId settle_timer_ = 0;
   BootTime settled_{0};
   // Names whose answers are too long for the kernel to learn from, newest last.

@@ -49,16 +49,18 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::read_policy() {
 
 Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   policy::Policy& policy = file.policy;
+  const auto before = backend_->generation();
+  if (!before) return std::unexpected(before.error());
   auto servers = find_name_servers(policy, options_.resolv_conf);
   const std::string no_servers = servers ? "" : servers.error().message;
   if (!servers) {
-    // Only while there have been none: those trusted so far stay trusted.
-    if (!options_.await_resolv_conf || !servers_.dns.addresses.empty())
+    // Only while there have been none: those trusted so far stay trusted, also those of an agent
+    // before this one, whose rules are in force until this one has better ones.
+    const bool adopts = *before != 0 && compiled_.rules.generation == 0;
+    if (!options_.await_resolv_conf || adopts || !servers_.dns.addresses.empty())
       return std::unexpected(std::move(servers.error()));
     servers = NameServers{};
   }
-  const auto before = backend_->generation();
-  if (!before) return std::unexpected(before.error());
   const std::uint32_t first_new = ids_->next();
   auto compiled = compile(policy, *before + 1, servers->dns, *ids_);
   if (!compiled) return std::unexpected(std::move(compiled.error()));
@@ -124,7 +126,7 @@ Result<void> DaemonImpl::put_in_force(PolicyFile file) {
   loop_.cancel(std::exchange(settle_timer_, 0));
   rejudge_learned();
   if (auto r = follow_dns_mode(); !r && !attached_) return r;  // else it is tried again
-  tell_service_manager();
+  tell_service();
   return {};
 }
 
@@ -139,7 +141,7 @@ Result<void> DaemonImpl::change_to(PolicyFile file) {
   if (started) return started;
   // The servers of before have no say any more. What they said last stays through grace, and
   // the next reload tries again.
-  resolver_->set_names({});
+  if (resolver_) resolver_->set_names({});
   servers_.dns.addresses.clear();
   servers_.stub_alone = false;
   return std::unexpected(
@@ -178,7 +180,7 @@ Result<DaemonImpl::PolicyFile> DaemonImpl::policy_to_start_with() {
 }
 
 Result<void> DaemonImpl::reload() {
-  service_manager_->reloading();
+  service_notifier_->reloading();
   return take_over(read_policy());
 }
 
@@ -205,7 +207,7 @@ void DaemonImpl::follow_policy_file() {
   policy_seen_ = seen;
   if (text && seen == policy_hash_ && reload_error_.empty() && !trial_) return;
   if (text) spdlog::info("{} has changed", options_.policy_path);
-  service_manager_->reloading();
+  service_notifier_->reloading();
   (void)take_over(text ? parse(std::move(*text), options_.policy_path, seen)
                        : refused(text.error()));
 }
@@ -219,10 +221,10 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     note_trial(audit::Notice::Event::TrialReplaced);
     end_trial();
   }
+  tell_service();
   if (r) {
     last_good_reload_ = std::chrono::system_clock::now();
     keep_last_good();
-    tell_service_manager();
     return r;
   }
   if (compiled_.rules.generation != old_generation) {
@@ -233,7 +235,6 @@ Result<void> DaemonImpl::take_over(Result<PolicyFile> file) {
     spdlog::error("reload refused, generation {} stays in force:\n{}", old_generation,
                   r.error().message);
   }
-  tell_service_manager();
   return r;
 }
 
@@ -333,6 +334,7 @@ void DaemonImpl::end_trial() {
   trial_.reset();
   trial_error_.clear();
   Trial::forget(trial_path());
+  tell_service();
 }
 
 // An answer to a question of an earlier generation taught a pattern that its name no longer belongs

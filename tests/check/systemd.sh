@@ -37,12 +37,12 @@ has Type=notify
 has Restart=on-failure
 has StartLimitIntervalSec=0
 has DefaultDependencies=no
-has 'Before=network-pre.target sysinit.target'
+has 'Before=network-pre.target sysinit.target cloud-init-local.service'
 has Also=egressd-boot.service
 unit='egressd-boot.service'
 has DefaultDependencies=no
 has Type=oneshot
 has RemainAfterExit=yes
-has 'Before=network-pre.target sysinit.target egressd.service'
+has 'Before=network-pre.target sysinit.target cloud-init-local.service egressd.service'
 has WantedBy=sysinit.target
 ((!bad))

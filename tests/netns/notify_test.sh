@@ -93,11 +93,34 @@ from=$(lines)
 echo 'mode: nonsense' | write_policy
 expect_told "a refused one ends, and is told" "$from" 'RELOADING=1[^|]*' \
   'READY=1 STATUS=enforce, generation [0-9]+: 2 rules, 1 name patterns; the last reload went wrong, see egressctl status'
+# A trial and its ends.
+policy api.example.com | write_policy
+policy api.example.com >"$SANDBOX_DIR/next.yaml"
+wait_until 5 told "$from" 'READY=1 STATUS=enforce, generation [0-9]+: 2 rules, 1 name patterns'
+from=$(lines)
+ctl try "$SANDBOX_DIR/next.yaml" --for 60s >/dev/null
+expect_told "on trial" "$from" 'READY=1 STATUS=enforce, generation [0-9]+: 2 rules, 1 name patterns; on trial'
+from=$(lines)
+ctl rollback >/dev/null
+expect_told "rolled back" "$from" 'READY=1 STATUS=enforce, generation [0-9]+: 2 rules, 1 name patterns'
+ctl try "$SANDBOX_DIR/next.yaml" --for 60s >/dev/null
+from=$(lines)
+ctl confirm >/dev/null
+expect_told "confirmed" "$from" 'READY=1 STATUS=enforce, generation [0-9]+: 2 rules, 1 name patterns'
+
 from=$(lines)
 kill -TERM "$SANDBOX_AGENT"
 expect_told "stopping" "$from" 'STOPPING=1'
 wait "$SANDBOX_AGENT"
 check "what is told last is that" test "$(tail -n 1 "$TOLD")" = STOPPING=1
+
+# What an agent left in force knows whom to ask: the next does not take it over with nobody.
+: >"$SANDBOX_DIR/resolv.conf"
+out=$(on_client "$EGRESSD" run --policy "$POLICY" --bpffs "$SANDBOX_BPFFS" --state-dir "$SANDBOX_DIR/state" \
+  --socket "$SANDBOX_SOCKET" --cgroup "$SANDBOX_CGROUP" --await-resolv-conf 2>&1) && out=started
+check "no DNS server, after another agent: ${out##*$'\n'}" grep -q resolv.conf <<<"${out##*$'\n'}"
+expect_ok "a name is still resolved" resolve api.example.com 443 -4
+cat "$SANDBOX_DIR/resolv.conf.good" >"$SANDBOX_DIR/resolv.conf"
 
 # exec's agent is not the service that exec runs in.
 policy api.example.com | write_policy

@@ -1,4 +1,4 @@
-#include "daemon/service_manager.h"
+#include "daemon/service_notifier.h"
 
 #include <sys/time.h>
 #include <unistd.h>
@@ -38,12 +38,12 @@ std::chrono::microseconds watchdog_interval() {
 
 }  // namespace
 
-Result<std::unique_ptr<ServiceManager>> ServiceManager::open(EventLoop& loop) {
+Result<std::unique_ptr<ServiceNotifier>> ServiceNotifier::open(EventLoop& loop) {
   const std::string_view path = variable("NOTIFY_SOCKET");
   sockaddr_un to{};
   to.sun_family = AF_UNIX;
   if (path.empty())
-    return std::unique_ptr<ServiceManager>(new ServiceManager(loop, UniqueFd(), to, 0));
+    return std::unique_ptr<ServiceNotifier>(new ServiceNotifier(loop, UniqueFd(), to, 0));
   // '@' stands for the zero byte of an abstract address, which has no terminating one.
   if ((path[0] != '/' && path[0] != '@') || path.size() < 2 || path.size() >= sizeof(to.sun_path))
     return std::unexpected(
@@ -57,25 +57,25 @@ Result<std::unique_ptr<ServiceManager>> ServiceManager::open(EventLoop& loop) {
   const timeval second{.tv_sec = 1, .tv_usec = 0};
   if (!socket || ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &second, sizeof(second)) != 0)
     return std::unexpected(Error::from_errno("open a socket to the service manager"));
-  std::unique_ptr<ServiceManager> manager(
-      new ServiceManager(loop, std::move(socket), to, path[0] == '@' ? size : size + 1));
+  std::unique_ptr<ServiceNotifier> manager(
+      new ServiceNotifier(loop, std::move(socket), to, path[0] == '@' ? size : size + 1));
   manager->feed_every_ = watchdog_interval();
   return manager;
 }
 
-ServiceManager::~ServiceManager() {
+ServiceNotifier::~ServiceNotifier() {
   loop_.cancel(timer_);
   if (ready_) send("STOPPING=1");
 }
 
-void ServiceManager::ready(std::string_view status) {
+void ServiceNotifier::ready(std::string_view status) {
   send("READY=1\nSTATUS=" + std::string(status));
   // Not before: the first word would start the watchdog while the start itself still takes its
   // time.
   if (!std::exchange(ready_, true) && feed_every_.count() != 0) feed();
 }
 
-void ServiceManager::reloading() {
+void ServiceNotifier::reloading() {
   if (!ready_) return;
   // The time tells this reload from an earlier one (Type=notify-reload).
   timespec now{};
@@ -85,11 +85,11 @@ void ServiceManager::reloading() {
   send("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(microseconds));
 }
 
-void ServiceManager::status(std::string_view text) { send("STATUS=" + std::string(text)); }
+void ServiceNotifier::status(std::string_view text) { send("STATUS=" + std::string(text)); }
 
 // The address goes with every datagram: the socket's other end may be made anew meanwhile. One
 // that is lost is missed by the service manager alone, which then does what its unit says.
-void ServiceManager::send(const std::string& lines) const {
+void ServiceNotifier::send(const std::string& lines) const {
   if (!socket_) return;
   while (::sendto(socket_.get(), lines.data(), lines.size(), MSG_NOSIGNAL,
                   reinterpret_cast<const sockaddr*>(&to_), size_) < 0 &&
@@ -97,7 +97,7 @@ void ServiceManager::send(const std::string& lines) const {
   }
 }
 
-void ServiceManager::feed() {
+void ServiceNotifier::feed() {
   send("WATCHDOG=1");
   timer_ = loop_.after(feed_every_, [this] { feed(); });
 }

@@ -1,4 +1,4 @@
-#include "daemon/service_manager.h"
+#include "daemon/service_notifier.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ using testing::StartsWith;
 using namespace std::chrono_literals;
 
 // A service manager's end: a datagram socket at a path or an abstract address.
-class ServiceManagerTest : public testing::Test {
+class ServiceNotifierTest : public testing::Test {
  protected:
   void SetUp() override {
     forget();
@@ -47,8 +47,8 @@ class ServiceManagerTest : public testing::Test {
         << std::strerror(errno);
     ::setenv("NOTIFY_SOCKET", path.c_str(), 1);
   }
-  std::unique_ptr<ServiceManager> open() {
-    auto manager = ServiceManager::open(*loop_);
+  std::unique_ptr<ServiceNotifier> open() {
+    auto manager = ServiceNotifier::open(*loop_);
     EXPECT_TRUE(manager.has_value()) << manager.error().message;
     return std::move(*manager);
   }
@@ -67,7 +67,7 @@ class ServiceManagerTest : public testing::Test {
   std::string path_ = " ";
 };
 
-TEST_F(ServiceManagerTest, TellsAPathEachStep) {
+TEST_F(ServiceNotifierTest, TellsAPathEachStep) {
   listen(testing::TempDir() + name());
   auto manager = open();
   EXPECT_EQ(received(), "");
@@ -85,20 +85,20 @@ TEST_F(ServiceManagerTest, TellsAPathEachStep) {
   EXPECT_EQ(received(), "STOPPING=1");
 }
 
-TEST_F(ServiceManagerTest, TellsAnAbstractAddress) {
+TEST_F(ServiceNotifierTest, TellsAnAbstractAddress) {
   listen("@" + name());
   open()->ready("enforce");
   EXPECT_EQ(received(), "READY=1\nSTATUS=enforce");
   EXPECT_EQ(received(), "STOPPING=1");
 }
 
-TEST_F(ServiceManagerTest, AnAgentThatNeverBeganDoesNotStop) {
+TEST_F(ServiceNotifierTest, AnAgentThatNeverBeganDoesNotStop) {
   listen("@" + name());
   open().reset();
   EXPECT_EQ(received(), "");
 }
 
-TEST_F(ServiceManagerTest, WithoutASocketNothingIsToldAndNoTimerRuns) {
+TEST_F(ServiceNotifierTest, WithoutASocketNothingIsToldAndNoTimerRuns) {
   ::setenv("WATCHDOG_USEC", "20000", 1);
   auto manager = open();
   manager->status("waits");
@@ -109,7 +109,7 @@ TEST_F(ServiceManagerTest, WithoutASocketNothingIsToldAndNoTimerRuns) {
   EXPECT_GE(std::chrono::steady_clock::now() - begun, 49ms) << "a timer woke the loop";
 }
 
-TEST_F(ServiceManagerTest, FeedsTheWatchdogOnlyWhileTheLoopTurns) {
+TEST_F(ServiceNotifierTest, FeedsTheWatchdogOnlyWhileTheLoopTurns) {
   listen("@" + name());
   ::setenv("WATCHDOG_USEC", "100000", 1);
   ::setenv("WATCHDOG_PID", std::to_string(::getpid()).c_str(), 1);
@@ -134,7 +134,7 @@ TEST_F(ServiceManagerTest, FeedsTheWatchdogOnlyWhileTheLoopTurns) {
   EXPECT_GE(std::chrono::steady_clock::now() - begun, 49ms) << "half of the time";
 }
 
-TEST_F(ServiceManagerTest, LeavesAWatchdogOfAnotherProcessAlone) {
+TEST_F(ServiceNotifierTest, LeavesAWatchdogOfAnotherProcessAlone) {
   listen("@" + name());
   ::setenv("WATCHDOG_USEC", "20000", 1);
   ::setenv("WATCHDOG_PID", "1", 1);
@@ -145,7 +145,7 @@ TEST_F(ServiceManagerTest, LeavesAWatchdogOfAnotherProcessAlone) {
   EXPECT_EQ(received(), "");
 }
 
-TEST_F(ServiceManagerTest, GoesOnWhenNobodyListensAndIsHeardByWhoComesLater) {
+TEST_F(ServiceNotifierTest, GoesOnWhenNobodyListensAndIsHeardByWhoComesLater) {
   ::setenv("NOTIFY_SOCKET", ("@" + name()).c_str(), 1);
   auto manager = open();
   manager->ready("enforce");
@@ -154,11 +154,11 @@ TEST_F(ServiceManagerTest, GoesOnWhenNobodyListensAndIsHeardByWhoComesLater) {
   EXPECT_EQ(received(), "READY=1\nSTATUS=enforce");
 }
 
-TEST_F(ServiceManagerTest, AnAddressOfNoUseIsAnError) {
+TEST_F(ServiceNotifierTest, AnAddressOfNoUseIsAnError) {
   for (const std::string& bad : {std::string("vsock:2:1"), std::string("@"), std::string("/"),
                                  "/" + std::string(200, 'x')}) {
     ::setenv("NOTIFY_SOCKET", bad.c_str(), 1);
-    const auto manager = ServiceManager::open(*loop_);
+    const auto manager = ServiceNotifier::open(*loop_);
     ASSERT_FALSE(manager.has_value()) << bad;
     EXPECT_THAT(manager.error().message, HasSubstr("NOTIFY_SOCKET"));
   }
