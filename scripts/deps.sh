@@ -16,7 +16,7 @@ sandbox_packages=(
 )
 test_packages=(
   clang-tidy-19 clang-format-19 libclang-rt-19-dev shellcheck ccache python3 python3-jsonschema git file
-  iputils-ping unbound knot nftables systemd rsyslog chromium zsh fish mandoc man-db strace prometheus
+  iputils-ping unbound knot nftables iptables ufw systemd rsyslog chromium zsh fish mandoc man-db strace prometheus
   golang-go golang-github-masterminds-sprig-dev golang-gopkg-yaml.v3-dev python3-yaml
   python3-pyte
 )

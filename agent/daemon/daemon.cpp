@@ -335,7 +335,20 @@ void DaemonImpl::drain_tally() {
   recorder_->asked_for_losses();
   follow_break_glass();
   if (unrecorded_questions_ != 0 && clock_.now() - records_at_ > kTallyEvery) tell_unrecorded();
+  restore();
   tally_timer_ = loop_.after(kTallyEvery, [this] { drain_tally(); });
+}
+
+void DaemonImpl::restore() {
+  const auto missing = backend_->restore(compiled_.rules);
+  if (!missing)
+    spdlog::error("what another program removed cannot be put back, and nothing is refused: {}",
+                  missing.error().message);
+  else if (*missing)
+    spdlog::error(
+        "another program removed what egressd enforces by (`nft flush ruleset`?), and for up to {} s "
+        "everything was allowed: all of it is back; keep that program to its own tables",
+        kTallyEvery.count());
 }
 
 void DaemonImpl::follow_break_glass() {

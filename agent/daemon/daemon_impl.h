@@ -135,6 +135,7 @@ class DaemonImpl final : public Daemon {
   void drain_dns_events();
   void drain_tally();
   void follow_break_glass();
+  void restore();
   Result<void> open_control();
   void attach_when_ready();
   void attach();

@@ -60,6 +60,7 @@ class NftBackend final : public Backend {
   Result<void> apply(const RuleSet& rules) override;
   Result<void> attach() override;
   Result<std::vector<std::string>> detach() override;
+  Result<bool> restore(const RuleSet& rules) override;
   void discard_unused() override;
   Result<std::uint32_t> generation() override { return generation_; }
   Result<std::uint32_t> highest_name_id() override { return highest_name_id_; }
@@ -89,6 +90,10 @@ class NftBackend final : public Backend {
 
  private:
   Result<void> read_state();
+  Result<void> put(const RuleSet& rules, bool anew);
+  [[nodiscard]] bool is_gone();
+  Result<void> note_new_table();
+  void add_local(nft::Batch& batch) const;
   Result<void> note_old_connections();
   void set_uplinks(nft::Batch& batch, const std::set<std::string>& uplinks) const;
   void flush_learned(nft::Batch& batch, const std::set<std::uint32_t>& listed) const;
@@ -103,11 +108,16 @@ class NftBackend final : public Backend {
   std::string instance_;
   std::uint32_t generation_ = 0;
   std::uint32_t highest_name_id_ = 0;
+  std::optional<std::uint64_t> handle_;  // of our table
+  std::size_t put_back_ = 0;             // times that it was gone
+  std::size_t put_back_told_ = 0;        // of these, by restore()
   bool made_table_ = false;
+  bool applied_ = false;  // by this agent
   bool attached_ = false;
   bool refilled_ = false;  // the sets of learned addresses are by grants_.forms()
   std::set<std::string> chains_;
   std::set<std::uint32_t> listed_;
+  std::vector<net::IpAddress> local_;
   std::set<std::string> uplinks_;  // as the kernel has them
   SystemClock clock_;
   // Denials and would-be denials an event was read of, by reason, since open(); likewise those told
@@ -158,6 +168,7 @@ Result<void> NftBackend::open() {
     if (!handle || !*handle)
       return std::unexpected(Error::of("table inet egressd went as soon as it was made"));
   }
+  handle_ = *handle;
   instance_ = "nft-" + boot_id() + "-" + std::to_string(**handle);
   return read_state();
 }
@@ -205,27 +216,44 @@ void NftBackend::set_uplinks(nft::Batch& batch, const std::set<std::string>& upl
 }
 
 Result<void> NftBackend::apply(const RuleSet& rules) {
+  return put(rules, applied_ && is_gone());
+}
+
+// Another program may have removed the table: `nft flush ruleset`, or a service that begins with
+// it. Anew: everything that was there, in one transaction.
+Result<void> NftBackend::put(const RuleSet& rules, bool anew) {
   const NftRules next(rules);
   nft::Batch batch;
-  // No rule refers to anything any more, within this transaction.
-  batch.flush_chains();
-  for (const bool v4 : {true, false}) {
-    batch.flush_set(frame::networks(v4));
-    batch.flush_set(frame::resolvers(v4));
-  }
-  for (const std::string& chain : chains_) {
-    if (!next.chains().contains(chain)) batch.delete_chain(chain);
+  if (anew) {
+    if (const auto handle = connection_->table_handle(); handle && *handle) batch.delete_table();
+    frame::add_table(batch, options_.max_learned);
+    add_local(batch);
+    grants_.refill_seen(batch);
+    if (attached_) frame::add_hooks(batch, scope_);
+  } else {
+    // No rule refers to anything any more, within this transaction.
+    batch.flush_chains();
+    for (const bool v4 : {true, false}) {
+      batch.flush_set(frame::networks(v4));
+      batch.flush_set(frame::resolvers(v4));
+    }
+    for (const std::string& chain : chains_) {
+      if (!next.chains().contains(chain)) batch.delete_chain(chain);
+    }
   }
   for (const std::string& chain : next.chains()) {
-    if (!chains_.contains(chain)) batch.add_chain({.name = chain});
+    if (anew || !chains_.contains(chain)) batch.add_chain({.name = chain});
   }
   // What names come to has changed: all of it anew, in the same transaction.
-  const bool refill = !refilled_ || next.forms() != grants_.forms() || next.listed() != listed_;
+  const bool refill =
+      anew || !refilled_ || next.forms() != grants_.forms() || next.listed() != listed_;
   if (refill) {
-    flush_learned(batch, {});
+    if (!anew) flush_learned(batch, {});
     for (const bool v4 : {true, false}) {
-      for (const std::uint32_t list : listed_)
-        batch.delete_set(NftRules::listed_set(v4, list, options_.max_learned));
+      if (!anew) {
+        for (const std::uint32_t list : listed_)
+          batch.delete_set(NftRules::listed_set(v4, list, options_.max_learned));
+      }
       for (const std::uint32_t list : next.listed())
         batch.add_set(NftRules::listed_set(v4, list, options_.max_learned));
     }
@@ -253,7 +281,35 @@ Result<void> NftBackend::apply(const RuleSet& rules) {
   chains_ = next.chains();
   if (refill) listed_ = next.listed();
   refilled_ = true;
-  return {};
+  applied_ = true;
+  return anew ? note_new_table() : Result<void>();
+}
+
+// A table that another program made in its place counts as gone.
+bool NftBackend::is_gone() {
+  const auto handle = connection_->table_handle();
+  return handle && *handle != handle_;
+}
+
+Result<void> NftBackend::note_new_table() {
+  ++put_back_;
+  // Its counters begin at zero.
+  base_.fill(0);
+  told_.fill(0);
+  auto handle = connection_->table_handle();
+  if (!handle) return std::unexpected(std::move(handle.error()));
+  handle_ = *handle;
+  // Conntrack may have seen nothing since the old one went.
+  return attached_ ? note_old_connections() : Result<void>();
+}
+
+// Looked at once in a while: to be told of changes (NFNLGRP_NFTABLES) has the kernel keep a message
+// for each element of each transaction until its end, of anyone's, gigabytes for a million.
+Result<bool> NftBackend::restore(const RuleSet& rules) {
+  if (applied_ && attached_ && is_gone()) {
+    if (auto r = put(rules, true); !r) return std::unexpected(hinted(std::move(r.error())));
+  }
+  return std::exchange(put_back_told_, put_back_) != put_back_;
 }
 
 Result<void> NftBackend::attach() {
@@ -288,6 +344,7 @@ Result<std::vector<std::string>> NftBackend::detach() {
   const auto removed = remove_table(*connection_);
   if (!removed) return std::unexpected(removed.error());
   attached_ = false;
+  applied_ = false;
   std::vector<std::string> lines;
   if (*removed) lines.emplace_back("table inet egressd (deleted)");
   return lines;
@@ -304,7 +361,9 @@ Result<void> NftBackend::learn(std::span<const LearnedAddress> addresses) {
     nft::Batch batch;
     no_room = grants_.learn(batch, addresses, clock_.now());
     const auto r = connection_->commit(batch);
-    if (r) {
+    // They come back with the rest.
+    const bool later = !r && r.error().code == ENOENT && applied_ && attached_ && is_gone();
+    if (r || later) {
       grants_.keep();
       break;
     }
@@ -363,18 +422,23 @@ Result<void> NftBackend::forget_learned() {
 }
 
 Result<void> NftBackend::set_local_addresses(std::span<const net::IpAddress> addresses) {
+  local_.assign(addresses.begin(), addresses.end());
+  // restore() puts them there.
+  if (applied_ && is_gone()) return {};
+  nft::Batch batch;
+  for (const bool v4 : {true, false}) batch.flush_set(frame::local(v4));
+  add_local(batch);
+  return connection_->commit(batch);
+}
+
+void NftBackend::add_local(nft::Batch& batch) const {
   std::vector<std::pair<net::Prefix, std::uint32_t>> prefixes;
   prefixes.emplace_back(*net::Prefix::parse(std::string(kLoopback4) + "/8"), 0);
   prefixes.emplace_back(*net::Prefix::parse("::1"), 0);
-  for (const net::IpAddress& address : addresses)
-    prefixes.emplace_back(net::Prefix::host(address), 0);
-  nft::Batch batch;
-  for (const bool v4 : {true, false}) {
-    const nft::Set set = frame::local(v4);
-    batch.flush_set(set);
-    add_ranges(batch, set, flatten(prefixes, v4), [](std::uint32_t) { return std::string(); });
-  }
-  return connection_->commit(batch);
+  for (const net::IpAddress& address : local_) prefixes.emplace_back(net::Prefix::host(address), 0);
+  for (const bool v4 : {true, false})
+    add_ranges(batch, frame::local(v4), flatten(prefixes, v4),
+               [](std::uint32_t) { return std::string(); });
 }
 
 Result<std::size_t> NftBackend::read_denials(
@@ -452,6 +516,9 @@ std::vector<LayerStatus> NftBackend::layers() {
                                             "; not what is forwarded"
                                       : "no chain output in table inet egressd";
   }
+  if (put_back_ != 0)
+    output.detail += "; another program removed it " + std::to_string(put_back_) +
+                     " time(s), put back each time";
   all.push_back(std::move(output));
   if (scope_.whole_host) {
     LayerStatus forward;

@@ -180,6 +180,13 @@ std::size_t NftGrants::expire(nft::Batch& batch, BootTime limit, BootTime now) {
   return freed;
 }
 
+void NftGrants::refill_seen(nft::Batch& batch) const {
+  for (const bool v4 : {true, false}) {
+    for (const auto& [address, grants] : addresses_)
+      if (address.is_v4() == v4) add_seen(batch, address, grants);
+  }
+}
+
 void NftGrants::refill(nft::Batch& batch, const std::map<std::uint32_t, NameForm>& forms,
                        BootTime now) {
   forms_ = forms;

@@ -185,6 +185,16 @@ Result<void> Bench::set_up() {
   specs.push_back(
       {.name = "mixed" + short_count(plan_.many), .kind = Kind::Mixed, .size = plan_.many});
   specs.push_back({.name = "audit", .kind = Kind::Audit});
+  for (const std::uint32_t n : {plan_.few, plan_.many, plan_.most})
+    specs.push_back({.name = "nft-static" + short_count(n),
+                     .kind = Kind::Static,
+                     .size = n,
+                     .engine = Engine::Nft});
+  for (const std::uint32_t n : {plan_.few, plan_.many, plan_.most})
+    specs.push_back({.name = "nft-learned" + short_count(n),
+                     .kind = Kind::Learned,
+                     .size = n,
+                     .engine = Engine::Nft});
   for (VariantSpec& spec : specs) {
     if (interrupted()) return {};
     auto variant =
@@ -248,6 +258,8 @@ void Bench::denied() {
   const std::size_t read =
       measure("denied connect(), events read as they come", "µs", Show::Absolute, count);
   std::vector<int> fds;
+  // The daemon takes what nftables has to say from a socket.
+  std::erase_if(enforcing, [&](std::size_t v) { return variants_[v]->events_fd() < 0; });
   for (const std::size_t v : enforcing) fds.push_back(variants_[v]->events_fd());
   const EventReader reader(fds, cpus_.sink);
   rounds("denied connect, with a reader", count, enforcing, [&](std::size_t v) {

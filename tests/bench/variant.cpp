@@ -7,10 +7,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <limits>
 #include <set>
 
 #include "base/clock.h"
 #include "enforce/bpf_backend.h"
+#include "enforce/nft_backend.h"
 
 namespace egressd::bench {
 namespace {
@@ -76,6 +79,20 @@ enforce::RuleSet rules_of(const VariantSpec& spec) {
   return rules;
 }
 
+// What the kernel has for itself: sets of nftables are there, and are not told apart. Whatever else
+// the machine does at the time counts as well.
+std::uint64_t kernel_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::uint64_t sum = 0;
+  std::string name;
+  std::uint64_t kib = 0;
+  while (file >> name >> kib) {
+    if (name == "SUnreclaim:" || name == "VmallocUsed:") sum += kib * 1024;
+    file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return sum;
+}
+
 int forget_event(void*, void*, std::size_t) { return 0; }
 
 }  // namespace
@@ -93,6 +110,8 @@ Result<std::unique_ptr<Variant>> Variant::create(const Arena& arena, Sink& sink,
   Result<void> r;
   if (variant->spec_.kind == Kind::Empty)
     r = variant->attach_empty();
+  else if (variant->spec_.engine == Engine::Nft)
+    r = variant->place_->netns().inside([&] { return variant->enforce_rules(); });
   else if (variant->spec_.kind != Kind::Nothing)
     r = variant->enforce_rules();
   if (!r) return std::unexpected(std::move(r.error()).context(variant->spec_.name));
@@ -131,13 +150,27 @@ Result<void> Variant::attach_empty() {
   return {};
 }
 
-Result<void> Variant::enforce_rules() {
-  const bool learns = spec_.kind == Kind::Learned || spec_.kind == Kind::Mixed;
-  enforce::BpfOptions options{.cgroup_path = place_->cgroup(), .bpffs_dir = bpffs_};
-  if (learns) options.max_learned = std::max(options.max_learned, spec_.size + spec_.size / 8);
-  auto backend = enforce::open_bpf_backend(options);
+Result<void> Variant::open_backend(bool learns) {
+  const std::uint32_t room = spec_.size + spec_.size / 8;
+  Result<std::unique_ptr<enforce::Backend>> backend;
+  if (spec_.engine == Engine::Nft) {
+    enforce::NftOptions options{.cgroup_path = place_->cgroup()};
+    if (learns) options.max_learned = std::max(options.max_learned, room);
+    backend = enforce::open_nft_backend(options);
+  } else {
+    enforce::BpfOptions options{.cgroup_path = place_->cgroup(), .bpffs_dir = bpffs_};
+    if (learns) options.max_learned = std::max(options.max_learned, room);
+    backend = enforce::open_bpf_backend(options);
+  }
   if (!backend) return std::unexpected(backend.error());
   backend_ = std::move(*backend);
+  return {};
+}
+
+Result<void> Variant::enforce_rules() {
+  const bool learns = spec_.kind == Kind::Learned || spec_.kind == Kind::Mixed;
+  const std::uint64_t before = kernel_bytes();
+  if (auto r = open_backend(learns); !r) return r;
   rules_ = rules_of(spec_);
   const net::IpAddress local = *net::IpAddress::parse(address_);
   if (auto r = backend_->set_local_addresses({&local, 1}); !r) return r;
@@ -152,6 +185,9 @@ Result<void> Variant::enforce_rules() {
     learn_ns_ = milliseconds_since(begin) * 1e6 / spec_.size;
   }
   if (auto r = backend_->attach(); !r) return r;
+  const std::uint64_t after = kernel_bytes();
+  table_bytes_ = after > before ? after - before : 0;
+  if (backend_->events_fd() < 0) return check_attached();
   events_ = ::ring_buffer__new(backend_->events_fd(), forget_event, nullptr, nullptr);
   if (events_ == nullptr) return std::unexpected(Error::from_errno("open the event ring buffer"));
   return check_attached();
@@ -169,6 +205,9 @@ Result<void> Variant::check_attached() {
 
 void Variant::drain_events() {
   if (events_ != nullptr) ::ring_buffer__consume(events_);
+  if (spec_.engine == Engine::Nft)
+    (void)backend_->read_denials(std::numeric_limits<std::size_t>::max(),
+                                 [](const egressd_event&) {});
 }
 
 ConnectSlice Variant::connect(std::span<const std::uint32_t> to, std::size_t at, int count) {
@@ -208,9 +247,22 @@ BulkSlice Variant::bulk(std::int64_t nanoseconds) {
 
 Result<double> Variant::apply_again() {
   ++rules_.generation;
-  const auto begin = std::chrono::steady_clock::now();
-  if (auto r = backend_->apply(rules_); !r) return std::unexpected(r.error());
-  return milliseconds_since(begin);
+  double spent = 0;
+  const auto apply = [&]() -> Result<void> {
+    const auto begin = std::chrono::steady_clock::now();
+    auto r = backend_->apply(rules_);
+    spent = milliseconds_since(begin);
+    return r;
+  };
+  const auto r = spec_.engine == Engine::Nft ? place_->netns().inside(apply) : apply();
+  if (!r) return std::unexpected(r.error());
+  return spent;
+}
+
+Result<std::vector<MapMemory>> Variant::memory() const {
+  if (spec_.engine == Engine::Nft)
+    return std::vector<MapMemory>{{.name = "table inet egressd", .bytes = table_bytes_}};
+  return map_memory(bpffs_);
 }
 
 EventReader::EventReader(const std::vector<int>& event_fds, int cpu) {

@@ -28,10 +28,13 @@ enum class Kind : std::uint8_t {
   Audit,    // no rules, mode audit: everything would be denied
 };
 
+enum class Engine : std::uint8_t { Bpf, Nft };
+
 struct VariantSpec {
   std::string name;
   Kind kind = Kind::Nothing;
   std::uint32_t size = 0;  // addresses or prefixes
+  Engine engine = Engine::Bpf;
 };
 
 // One way of filtering, in force on a cgroup of its own, through egressd's own library.
@@ -55,6 +58,7 @@ class Variant {
   // Otherwise a full buffer would make the next denials look cheaper than they are. Every other
   // slice does this by itself.
   void drain_events();
+  // -1 with nftables, which has no ring buffer.
   [[nodiscard]] int events_fd() const { return backend_->events_fd(); }
   PacketSlice udp_connected(int packets);
   PacketSlice udp_unconnected(std::span<const std::uint32_t> to, std::size_t at, int packets);
@@ -64,12 +68,13 @@ class Variant {
   Result<double> apply_again();
   // Nanoseconds per address; 0 where nothing is learned.
   [[nodiscard]] double learn_ns() const { return learn_ns_; }
-  [[nodiscard]] Result<std::vector<MapMemory>> memory() const { return map_memory(bpffs_); }
+  [[nodiscard]] Result<std::vector<MapMemory>> memory() const;
   // Counts the programs the kernel says are attached; an error if one of egressd's is not.
   Result<void> check_attached();
 
  private:
   Variant() = default;
+  Result<void> open_backend(bool learns);
   Result<void> enforce_rules();
   Result<void> attach_empty();
 
@@ -82,6 +87,7 @@ class Variant {
   UniqueFd empty_link_;
   enforce::RuleSet rules_;
   double learn_ns_ = 0;
+  std::uint64_t table_bytes_ = 0;
   UdpSender udp_;
   BulkSender bulk_;
   std::string address_;

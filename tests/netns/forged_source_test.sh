@@ -24,11 +24,9 @@ collections:
       - {name: allowed, addresses: ["$ALLOWED"], ports: [5353], protocols: [udp]}
       - {name: own, addresses: ["fd65:6772::/64", "fd65:6774::/64"], ports: ["*"], protocols: [udp]}
 END
-cgroup=$SANDBOX_CGROUP
 # nftables judges a pod where the host forwards it.
-if [[ $EGRESSD_BACKEND == nft ]]; then SANDBOX_CGROUP=$(cgroup2_mount); fi
+if [[ $EGRESSD_BACKEND == nft ]]; then EGRESSD_CGROUP=$(cgroup2_mount); fi
 start_egressd "$POLICY"
-SANDBOX_CGROUP=$cgroup
 
 received() { in_server cat /proc/net/snmp6 | awk '/^Udp6(InDatagrams|NoPorts)/ { sum += $2 } END { print sum }'; }
 forge() {

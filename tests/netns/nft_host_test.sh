@@ -25,8 +25,6 @@ collections:
 END
 }
 host_policy
-SANDBOX_CGROUP_OF_TEST=$SANDBOX_CGROUP
-SANDBOX_CGROUP=$(cgroup2_mount)
 # A connection from before, to where no rule leads: the other side is the first to speak. Conntrack,
 # which begins with our rules, would take it for the one who connected.
 serve in_server /usr/bin/python3 -uc '
@@ -51,8 +49,7 @@ except OSError as error:
     print("cut", type(error).__name__)
 ' >"$SANDBOX_DIR/old"
 wait_until 5 grep -q connected "$SANDBOX_DIR/old" || die "no connection before egressd"
-start_egressd "$POLICY"
-SANDBOX_CGROUP=$SANDBOX_CGROUP_OF_TEST
+EGRESSD_CGROUP=$(cgroup2_mount) start_egressd "$POLICY"
 
 readonly golden=../../nft/egressd.nft
 # Without what traffic and time have changed.

@@ -225,7 +225,8 @@ sandbox_down() {
   for pid in $(jobs -p); do
     sandbox_reap "$pid"
   done
-  if [[ -d $SANDBOX_CGROUP ]]; then
+  # Everything below it is killed: nothing but what sandbox_up made, whatever a test did to the variable.
+  if [[ $SANDBOX_CGROUP/ == */egressd-sandbox.$$/* && -d $SANDBOX_CGROUP ]]; then
     while read -r pid; do
       kill -KILL "$pid" 2>/dev/null
     done < <(find "$SANDBOX_CGROUP" -name cgroup.procs -exec cat {} +)
@@ -363,7 +364,8 @@ journald_up() {
     die "journald does not start here: $(<"$SANDBOX_DIR/journald.log")"
 }
 
-# EGRESSD_INSIDE=1 puts the daemon into the cgroup it judges.
+# EGRESSD_INSIDE=1 puts the daemon into the cgroup it judges; EGRESSD_CGROUP is judged instead of the
+# sandbox's own. With BPF that reaches beyond the sandbox.
 start_egressd() {
   launch_egressd "$@"
   wait_until 15 egressd_in_force || die "egressd does not enforce: $(ctl status)"
@@ -376,7 +378,7 @@ launch_egressd() {
   [[ -x ${EGRESSD:-} && -x ${EGRESSCTL:-} ]] || die "EGRESSD and EGRESSCTL name no programs"
   [[ ${EGRESSD_INSIDE:-0} == 1 ]] && where=in_client
   [[ $EGRESSD_BACKEND == both ]] && set -- --nft-scope "${NFT_SCOPE:-host}" "$@"
-  spawn "$where" "$EGRESSD" run --policy "$policy" --cgroup "$SANDBOX_CGROUP" \
+  spawn "$where" "$EGRESSD" run --policy "$policy" --cgroup "${EGRESSD_CGROUP:-$SANDBOX_CGROUP}" \
     --state-dir "$SANDBOX_DIR/state" --bpffs "$SANDBOX_BPFFS" --socket "$SANDBOX_SOCKET" \
     --backend "$EGRESSD_BACKEND" --log-level "${EGRESSD_LOG_LEVEL:-info}" "$@" >>"$SANDBOX_AUDIT" \
     2>>"$SANDBOX_DIR/egressd.log"
