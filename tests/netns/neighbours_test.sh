@@ -417,7 +417,7 @@ if [[ $EGRESSD_BACKEND == nft ]]; then
     said() { ctl status --json | grep -q "another program removed it $round time(s)"; }
     check "flush $round: in the status" said
   done
-  # The policy that is read before it is noticed: one second of doubt, and no refusal of the policy.
+  # A policy that is read before that is noticed comes into force.
   policy_with ', 23'
   on_client nft flush ruleset
   reload_egressd
@@ -426,7 +426,6 @@ if [[ $EGRESSD_BACKEND == nft ]]; then
   check "detach" ctl detach --bpffs "$SANDBOX_BPFFS" >/dev/null
   wait_until 5 ended || die "the agent does not end"
   SANDBOX_AGENT=""
-  sleep 1.2 # longer than it takes to notice
   check "what was detached stays away" test -z "$(on_client nft list tables)"
 fi
 finish
