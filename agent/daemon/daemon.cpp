@@ -341,12 +341,17 @@ void DaemonImpl::drain_tally() {
 
 void DaemonImpl::restore() {
   const auto missing = backend_->restore(compiled_.rules);
-  if (!missing)
-    spdlog::error("what another program removed cannot be put back, and nothing is refused: {}",
-                  missing.error().message);
-  else if (*missing)
+  std::string error = missing ? "" : missing.error().message;
+  if (!error.empty() && error != restore_error_)
     spdlog::error(
-        "another program removed what egressd enforces by (`nft flush ruleset`?), and for up to {} s "
+        "nothing is refused: what another program removed cannot be put back (tried every {} s): "
+        "{}",
+        kTallyEvery.count(), error);
+  restore_error_ = std::move(error);
+  if (missing && *missing)
+    spdlog::error(
+        "another program removed what egressd enforces by (`nft flush ruleset`?), and for up to {} "
+        "s "
         "everything was allowed: all of it is back; keep that program to its own tables",
         kTallyEvery.count());
 }

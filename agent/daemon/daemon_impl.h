@@ -228,7 +228,8 @@ class DaemonImpl final : public Daemon {
   EventLoop::TimerId attach_timer_ = 0;
   EventLoop::TimerId sweep_timer_ = 0;
   EventLoop::TimerId live_timer_ = 0;
-  std::string live_error_;  // of the last look for live sockets; empty if it worked
+  std::string restore_error_;  // of the last look; empty if it worked
+  std::string live_error_;     // of the last look for live sockets; empty if it worked
   // No pattern has been added since an earlier run: the names of its grants, which this run does
   // not know, cannot have moved to another pattern.
   bool earlier_names_hold_ = true;

@@ -47,8 +47,8 @@ class Backend {
   virtual Result<void> attach() = 0;
   // Removes everything from the kernel; returns what, one line each.
   virtual Result<std::vector<std::string>> detach() = 0;
-  // Puts back what another program removed from the kernel, with what was learned: `rules` are those
-  // of the last apply(). True if something was missing. Cheap if nothing was: call it often.
+  // Puts back what another program removed from the kernel, with what was learned: `rules` are
+  // those of the last apply(). True if something was missing. Cheap if nothing was: call it often.
   virtual Result<bool> restore(const RuleSet& /*rules*/) { return false; }
   // Removes the maps if no program is attached that needs them: after a start that came to
   // nothing. The backend is of no use afterwards.

@@ -35,7 +35,8 @@ class NftGrants {
   std::size_t expire(nft::Batch& batch, BootTime limit, BootTime now);
   // Every element anew, in sets that are empty by then: names have other rules.
   void refill(nft::Batch& batch, const std::map<std::uint32_t, NameForm>& forms, BootTime now);
-  // What refill() leaves out as it outlives rules: what was learned at all. Into sets that are empty.
+  // What refill() leaves out as it outlives rules: what was learned at all. Into sets that are
+  // empty.
   void refill_seen(nft::Batch& batch) const;
   void clear() { addresses_.clear(); }
   // Undoes the last learn() or expire(), or accepts it.

@@ -35,6 +35,7 @@ struct Plan {
   std::uint32_t few = 10;
   std::uint32_t many = 10'000;
   std::uint32_t most = 1'000'000;
+  std::vector<std::uint32_t> nft_sizes{few, many, most};
   int connect_rounds = 300;
   int packet_rounds = 300;
   int cold_rounds = 60;
@@ -48,6 +49,7 @@ struct Plan {
 
   static Plan quick() {
     return {.most = 100'000,
+            .nft_sizes = {10'000},
             .connect_rounds = 30,
             .packet_rounds = 40,
             .cold_rounds = 8,
@@ -185,16 +187,14 @@ Result<void> Bench::set_up() {
   specs.push_back(
       {.name = "mixed" + short_count(plan_.many), .kind = Kind::Mixed, .size = plan_.many});
   specs.push_back({.name = "audit", .kind = Kind::Audit});
-  for (const std::uint32_t n : {plan_.few, plan_.many, plan_.most})
-    specs.push_back({.name = "nft-static" + short_count(n),
-                     .kind = Kind::Static,
-                     .size = n,
-                     .engine = Engine::Nft});
-  for (const std::uint32_t n : {plan_.few, plan_.many, plan_.most})
-    specs.push_back({.name = "nft-learned" + short_count(n),
-                     .kind = Kind::Learned,
-                     .size = n,
-                     .engine = Engine::Nft});
+  for (const Kind kind : {Kind::Static, Kind::Learned}) {
+    for (const std::uint32_t n : plan_.nft_sizes)
+      specs.push_back(
+          {.name = (kind == Kind::Static ? "nft-static" : "nft-learned") + short_count(n),
+           .kind = kind,
+           .size = n,
+           .engine = Engine::Nft});
+  }
   for (VariantSpec& spec : specs) {
     if (interrupted()) return {};
     auto variant =

@@ -19,7 +19,7 @@ StatusReport in_force() {
   report.generation = 3;
   report.attached = true;
   report.counters_known = true;
-  report.layers = {{"egressd_conn4", true, false, "program 5"}};
+  report.layers = {{.program = "egressd_conn4", .attached = true, .detail = "program 5"}};
   return report;
 }
 
@@ -38,7 +38,7 @@ std::string text(const StatusReport& report, const std::vector<std::string>& nam
 TEST(MetricsSnapshot, ReadyOnlyIfEverythingIsInPlace) {
   StatusReport report = in_force();
   EXPECT_THAT(snapshot_of(report, {}, {}, BootTime{0}).unready, IsEmpty());
-  report.layers.push_back({"egressd_conn6", false, false, "not attached to /x"});
+  report.layers.push_back({.program = "egressd_conn6", .detail = "not attached to /x"});
   EXPECT_THAT(snapshot_of(report, {}, {}, BootTime{0}).unready,
               ElementsAre("egressd_conn6: not attached to /x; restart egressd"));
   report = in_force();
