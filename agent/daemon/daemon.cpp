@@ -344,15 +344,14 @@ void DaemonImpl::restore() {
   std::string error = missing ? "" : missing.error().message;
   if (!error.empty() && error != restore_error_)
     spdlog::error(
-        "nothing is refused: what another program removed cannot be put back (tried every {} s): "
+        "what another program removed cannot be put back, and refuses nothing (tried every {} s): "
         "{}",
         kTallyEvery.count(), error);
   restore_error_ = std::move(error);
   if (missing && *missing)
     spdlog::error(
-        "another program removed what egressd enforces by (`nft flush ruleset`?), and for up to {} "
-        "s "
-        "everything was allowed: all of it is back; keep that program to its own tables",
+        "another program removed the table of nftables (`nft flush ruleset`?), and for up to {} s "
+        "what that judges was allowed: all of it is back; keep that program to its own tables",
         kTallyEvery.count());
 }
 

@@ -268,6 +268,13 @@ Result<bool> Backstop::remove() {
   return true;
 }
 
+Result<bool> Backstop::is_gone() {
+  if (!put_) return false;
+  const auto handle = connection_->table_handle();
+  if (!handle) return std::unexpected(handle.error());
+  return !*handle;
+}
+
 Result<void> Backstop::follow() {
   const auto uplinks = find_uplinks();
   if (!put_ || uplinks == uplinks_) return {};

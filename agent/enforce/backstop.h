@@ -43,6 +43,8 @@ class Backstop {
   Result<bool> remove();
   // False before put(), and when a change failed since: to be put again.
   [[nodiscard]] bool is_put() const { return put_; }
+  // Another program removed the table.
+  Result<bool> is_gone();
   // To be called now and then: which interfaces lead outside.
   Result<void> follow();
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses);

@@ -25,7 +25,7 @@ class BothBackend final : public Backend {
     if (backstop_) (void)backstop_->stand_aside();  // put() meets what was in the way
     if (auto r = bpf_->attach(); !r) return r;
     attached_ = true;
-    if (backstop_) put();
+    if (backstop_) (void)put();
     return {};
   }
   Result<std::vector<std::string>> detach() override;
@@ -44,9 +44,17 @@ class BothBackend final : public Backend {
       if (backstop_->is_put())
         note(backstop_->follow());
       else if (!forbidden_)
-        put();
+        (void)put();
     }
     return bpf_->expire(now);
+  }
+  Result<bool> restore(const RuleSet& /*rules*/) override {
+    if (!backstop_ || !attached_) return false;
+    const auto gone = backstop_->is_gone();
+    if (!gone) return std::unexpected(gone.error());
+    if (!*gone) return false;
+    if (auto r = put(); !r) return std::unexpected(std::move(r.error()));
+    return true;
   }
   Result<std::vector<LearnedAddress>> next_live(BootTime until) override {
     return bpf_->next_live(until);
@@ -73,10 +81,11 @@ class BothBackend final : public Backend {
   [[nodiscard]] int dns_events_fd() const override { return bpf_->dns_events_fd(); }
 
  private:
-  void put() {
-    const auto r = backstop_->put();
+  Result<void> put() {
+    auto r = backstop_->put();
     forbidden_ = !r && r.error().code == EPERM;
     note(r);
+    return r;
   }
   void note(const Result<void>& r) {
     if (r)

@@ -124,6 +124,10 @@ on_client nft 'add table ip services
 passes pod tcp 198.51.100.50 80
 fails pod EPERM default_deny tcp 198.51.100.60 23
 
+on_client nft flush ruleset
+refused_again() { [[ $(machine tcp 203.0.113.5 23 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
+check "flushed by another program, the table comes back" wait_until 3 refused_again
+
 # The other side begins.
 serve in_pod "$EGRESSD_PROBE" listen tcp 9000 udp 9001
 serve on_client "$EGRESSD_PROBE" listen tcp 9000 udp 9001
