@@ -85,9 +85,10 @@ int main(int argc, char** argv) {
       "--cgroup", options.cgroup_path,
       "cgroup v2 directory to enforce on (default: the root, the whole machine)");
   run_command
-      ->add_option("--backend", options.backend,
-                   "What enforces: programs in the kernel; nftables, with DNS through the agent; or "
-                   "the programs with nftables behind them")
+      ->add_option(
+          "--backend", options.backend,
+          "What enforces: programs in the kernel; nftables, with DNS through the agent; or "
+          "the programs with nftables behind them")
       ->check(CLI::IsMember({"bpf", "nft", "both"}))
       ->capture_default_str();
   run_command

@@ -202,7 +202,8 @@ void DaemonImpl::attach() {
   tell_service_now();
 }
 
-// Once whoever calls has finished: a trial begins, and a reload succeeds, after the policy is in force.
+// Once whoever calls has finished: a trial begins, and a reload succeeds, after the policy is in
+// force.
 void DaemonImpl::tell_service() {
   loop_.cancel(std::exchange(tell_timer_, 0));
   tell_timer_ = loop_.after(std::chrono::milliseconds(0), [this] {
@@ -213,7 +214,8 @@ void DaemonImpl::tell_service() {
 
 void DaemonImpl::tell_service_now() {
   if (!attached_) {
-    service_notifier_->status(attach_error_.empty() ? "waits for the first DNS answers" : attach_error_);
+    service_notifier_->status(attach_error_.empty() ? "waits for the first DNS answers"
+                                                    : attach_error_);
     return;
   }
   service_notifier_->ready(

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "enforce/nft_frame.h"
-#include "enforce/nft_sockets.h"
 #include "enforce/nft_rules.h"
+#include "enforce/nft_sockets.h"
 #include "nft/connection.h"
 #include "nft/sockets.h"
 

@@ -215,9 +215,7 @@ void NftBackend::set_uplinks(nft::Batch& batch, const std::set<std::string>& upl
     batch.add_element(frame::uplinks(), {.key = nft::KeyBytes::interface(name).bytes()});
 }
 
-Result<void> NftBackend::apply(const RuleSet& rules) {
-  return put(rules, applied_ && is_gone());
-}
+Result<void> NftBackend::apply(const RuleSet& rules) { return put(rules, applied_ && is_gone()); }
 
 // Another program may have removed the table: `nft flush ruleset`, or a service that begins with
 // it. Anew: everything that was there, in one transaction.

@@ -189,7 +189,7 @@ sed -i 's/mode: proxy}/mode: proxy, log: all}/' "$POLICY"
 lines=$(audit_lines)
 if [[ $EGRESSD_BACKEND == nft ]]; then
   # The rules of before are in force; an agent that nobody can ask must not look alive.
-  EGRESSD_NO_NFT_AFTER=2 LD_PRELOAD=$EGRESSD_NO_NFT_LIBRARY launch_egressd "$POLICY"
+  EGRESSD_NO_NFT_AFTER=3 LD_PRELOAD=$EGRESSD_NO_NFT_LIBRARY launch_egressd "$POLICY"
   status=0
   wait "$SANDBOX_AGENT" || status=$?
   SANDBOX_AGENT=""
