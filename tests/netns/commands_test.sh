@@ -117,8 +117,8 @@ for command in "${commands[@]}"; do
       limit=1
       wanted=124 # it goes on until it is ended
       ;;
-    "egressctl check" | "egressctl completion" | "egressctl explain" | "egressctl learn" | "egressctl replay" | \
-      "egressctl report" | "egressctl tags show" | "egressctl try" | "egressctl verdict")
+    "egressctl check" | "egressctl completion" | "egressctl explain" | "egressctl learn" | "egressctl open" | \
+      "egressctl replay" | "egressctl report" | "egressctl tags show" | "egressctl try" | "egressctl verdict")
       line+=" --help" # the text names the command, not a way to call it
       ;;
     "egressctl doctor") wanted="0|1" ;; # a machine may lack something
