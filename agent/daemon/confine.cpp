@@ -26,7 +26,7 @@ constexpr unsigned kKept[] = {CAP_BPF, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_DAC_RE
 // By name, the forms of all architectures side by side: x86-64 has both epoll_wait and
 // epoll_pwait, arm64 only the latter, and which one the C library calls is its business. Names an
 // architecture or an older libseccomp does not have are left out there.
-constexpr const char* kAllowed[] = {
+[[maybe_unused]] constexpr const char* kAllowed[] = {
     // memory
     "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise", "membarrier", "memfd_create",
     // threads (clone is judged below)
@@ -61,25 +61,25 @@ constexpr const char* kAllowed[] = {
     "recvmmsg", "recvmmsg_time64", "shutdown"};
 
 // Neither BPF_PROG_LOAD nor anything that attaches other than by a link to a cgroup.
-constexpr bpf_cmd kBpfCommands[] = {BPF_MAP_CREATE,
-                                    BPF_MAP_LOOKUP_ELEM,
-                                    BPF_MAP_UPDATE_ELEM,
-                                    BPF_MAP_DELETE_ELEM,
-                                    BPF_MAP_GET_NEXT_KEY,
-                                    BPF_MAP_LOOKUP_AND_DELETE_ELEM,
-                                    BPF_MAP_LOOKUP_BATCH,
-                                    BPF_MAP_UPDATE_BATCH,
-                                    BPF_MAP_LOOKUP_AND_DELETE_BATCH,
-                                    BPF_MAP_DELETE_BATCH,
-                                    BPF_OBJ_PIN,
-                                    BPF_OBJ_GET,
-                                    BPF_PROG_TEST_RUN,
-                                    BPF_OBJ_GET_INFO_BY_FD,
-                                    BPF_PROG_QUERY,
-                                    BPF_LINK_CREATE,
-                                    BPF_LINK_UPDATE,
-                                    BPF_LINK_DETACH,
-                                    BPF_ITER_CREATE};
+[[maybe_unused]] constexpr bpf_cmd kBpfCommands[] = {BPF_MAP_CREATE,
+                                                     BPF_MAP_LOOKUP_ELEM,
+                                                     BPF_MAP_UPDATE_ELEM,
+                                                     BPF_MAP_DELETE_ELEM,
+                                                     BPF_MAP_GET_NEXT_KEY,
+                                                     BPF_MAP_LOOKUP_AND_DELETE_ELEM,
+                                                     BPF_MAP_LOOKUP_BATCH,
+                                                     BPF_MAP_UPDATE_BATCH,
+                                                     BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+                                                     BPF_MAP_DELETE_BATCH,
+                                                     BPF_OBJ_PIN,
+                                                     BPF_OBJ_GET,
+                                                     BPF_PROG_TEST_RUN,
+                                                     BPF_OBJ_GET_INFO_BY_FD,
+                                                     BPF_PROG_QUERY,
+                                                     BPF_LINK_CREATE,
+                                                     BPF_LINK_UPDATE,
+                                                     BPF_LINK_DETACH,
+                                                     BPF_ITER_CREATE};
 
 using Filter = std::unique_ptr<void, decltype([](scmp_filter_ctx f) { ::seccomp_release(f); })>;
 
