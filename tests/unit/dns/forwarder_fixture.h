@@ -65,6 +65,23 @@ class TestSocket {
   std::uint16_t port = 0;
 };
 
+// A port that is free for UDP and TCP: other tests run beside this one.
+inline std::uint16_t port_for_both() {
+  for (int i = 0; i < 100; ++i) {
+    const UniqueFd udp(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const UniqueFd tcp(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage at{};
+    socklen_t size = to_sockaddr(ip("127.0.0.1"), 0, at);
+    if (::bind(udp.get(), reinterpret_cast<sockaddr*>(&at), size) != 0) continue;
+    ::getsockname(udp.get(), reinterpret_cast<sockaddr*>(&at), &size);
+    if (::bind(tcp.get(), reinterpret_cast<sockaddr*>(&at), size) != 0) continue;
+    std::uint16_t port = 0;
+    address_of(at, port);
+    return port;
+  }
+  return 0;
+}
+
 // A name server that does as it is told, on 127.0.0.1, by UDP and TCP on one port.
 class PuppetServer {
  public:
@@ -72,7 +89,10 @@ class PuppetServer {
   using Behave = std::function<std::vector<Message>(const Message& asked, bool tcp)>;
 
   PuppetServer(EventLoop& loop, Behave behave)
-      : loop_(loop), behave_(std::move(behave)), udp_(SOCK_DGRAM, 0), tcp_(SOCK_STREAM, udp_.port) {
+      : loop_(loop),
+        behave_(std::move(behave)),
+        udp_(SOCK_DGRAM, port_for_both()),
+        tcp_(SOCK_STREAM, udp_.port) {
     EXPECT_EQ(::listen(tcp_.fd.get(), 64), 0);
     EXPECT_TRUE(loop_.watch(udp_.fd.get(), EPOLLIN, [this](std::uint32_t) { on_udp(); }));
     EXPECT_TRUE(loop_.watch(tcp_.fd.get(), EPOLLIN, [this](std::uint32_t) { on_accept(); }));
