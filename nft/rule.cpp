@@ -339,6 +339,28 @@ Rule&& Rule::redirected() && {
   return std::move(*this);
 }
 
+void Rule::connection_state(std::uint32_t bit) {
+  nftnl_expr* e = add(rule_.get(), "ct");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, NFT_CT_STATE);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+  mask(rule_.get(), bit);
+  compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
+}
+
+// ct state established
+Rule&& Rule::established() && {
+  say("ct state established");
+  connection_state(NF_CT_STATE_BIT(IP_CT_ESTABLISHED));
+  return std::move(*this);
+}
+
+// ct state related
+Rule&& Rule::related() && {
+  say("ct state related");
+  connection_state(NF_CT_STATE_BIT(IP_CT_RELATED));
+  return std::move(*this);
+}
+
 // xt match "bpf"
 Rule&& Rule::program(int fd) && {
   say("xt match \"bpf\"");

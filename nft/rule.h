@@ -50,6 +50,8 @@ class Rule {
   Rule&& accepting() &&;                                    // tcp flags & (syn | ack) == syn | ack
   Rule&& reset() &&;                                        // tcp flags & rst == rst
   Rule&& redirected() &&;                                   // ct status dnat
+  Rule&& established() &&;                                  // ct state established
+  Rule&& related() &&;                                      // ct state related
   // What this program of type socket_filter returns not 0 for: xt match "bpf". The rule keeps the
   // program; nft shows it, but cannot read it back.
   Rule&& program(int fd) &&;
@@ -87,6 +89,7 @@ class Rule {
   void say(std::string_view words);
   void need(Family family);
   void need_tcp();
+  void connection_state(std::uint32_t bit);
   void load_address(bool v4, bool source, std::uint32_t reg);
   void look_up(std::string_view set, std::uint32_t reg, bool inverted = false);
   void verdict(std::int32_t code, std::string_view chain);

@@ -204,7 +204,12 @@ void Backstop::add_rules(nft::Batch& batch) const {
   batch.add_rule(frame::kForward, Rule().reply_direction().source_is_that_way().jump(kAnswer));
   // Judged by eBPF for where it was sent; here it has another destination.
   batch.add_rule(frame::kForward, Rule().redirected().accept());
-  batch.add_rule(frame::kForward, Rule().reset().accept());
+  // A pod's kernel ends what conntrack knows; a reset of nothing is judged as any packet, since by
+  // AF_PACKET anybody writes one, with data in it.
+  batch.add_rule(frame::kForward, Rule().established().reset().accept());
+  // Its errors about such packets, as when nobody waits for an answer any more.
+  for (const net::Protocol protocol : {net::Protocol::Icmp, net::Protocol::Icmpv6})
+    batch.add_rule(frame::kForward, Rule().related().protocol(protocol).accept());
   batch.add_rule(frame::kForward, Rule().program(refuses).go_to(kRefuse));
 }
 

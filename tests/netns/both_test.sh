@@ -43,7 +43,7 @@ collections:
     action: allow
     rules:
       - {name: ssh, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [22], protocols: [tcp]}
-      - {name: datagrams, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [5353], protocols: [udp]}
+      - {name: datagrams, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [5353, 5354], protocols: [udp]}
       - {name: service, addresses: [198.51.100.50], ports: [80], protocols: [tcp]}
       - name: fresh
         ports: [443]
@@ -56,11 +56,11 @@ pod() { in_pod "$EGRESSD_PROBE" "$@"; }
 # The pod's namespace, but not the judged cgroup: as a virtual machine is.
 machine() { nsenter --target "$SANDBOX_POD" --net --mount -- "$EGRESSD_PROBE" "$@"; }
 router=$(on_client ip -br link show dev pod0 | awk '{print $3}')
-# inject DESTINATION TEXT: by AF_PACKET, from the pod
+# inject DESTINATION TEXT [reset PORT]: by AF_PACKET, from the pod
 inject() {
   local source=$POD4
   [[ $1 == *:* ]] && source=$POD6
-  in_pod /usr/bin/python3 "$PWD/inject.py" eth0 "$router" "$source" "$1" 5353 "$2" >/dev/null
+  in_pod /usr/bin/python3 "$PWD/inject.py" eth0 "$router" "$source" "$1" "${4:-5353}" "$2" ${3:+"$3"} >/dev/null
 }
 passes() {
   local line
@@ -117,6 +117,41 @@ for address in 198.51.100.9 2001:db8:b::9; do
   fails host ECONNREFUSED default_deny tcp "$address" 22
 done
 
+# A reset of nothing carries data as well as any packet.
+in_server nft 'add table inet count
+  add counter inet count resets
+  add chain inet count seen { type filter hook prerouting priority -300; }
+  add rule inet count seen ip daddr { 198.51.100.9, 203.0.113.5 } tcp dport 4242 tcp flags & rst == rst counter name resets'
+resets() { in_server nft list counter inet count resets | sed -n 's/.*packets \([0-9]*\).*/\1/p'; }
+lines=$(audit_lines)
+inject 198.51.100.9 secret reset 4242
+check "an injected reset is recorded" wait_until 2 recorded 198.51.100.9 4242
+check "… and has not arrived" test "$(resets)" = 0
+
+# What a pod's kernel says of an answer nobody waits for any more.
+serve in_server /usr/bin/python3 -uc '
+import socket
+import time
+d = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+d.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+d.bind(("203.0.113.5", 5354))
+print("ready")
+_, peer = d.recvfrom(99)
+d.settimeout(2)
+time.sleep(0.3)
+d.sendto(b"late", peer)
+try:
+    d.recv(99)
+except OSError as e:
+    print("late-" + str(e.errno))
+'
+lines=$(audit_lines)
+in_pod /usr/bin/python3 -c '
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("203.0.113.5", 5354))'
+check "port unreachable leaves the pod" wait_until 3 arrived late-111
+check "… and is not recorded" test "$(records_of 203.0.113.5 0)" = 0
+
 # As kube-proxy does: eBPF judges the address of the service, at forward there is another.
 on_client nft 'add table ip services
   add chain ip services prerouting { type nat hook prerouting priority dstnat; }
@@ -158,6 +193,23 @@ for ((domain = 0; domain < DOMAINS; ++domain)); do
 done
 compared() { [[ $(layer output) =~ ([0-9]+)\ learned\ addresses\ compared ]] && ((BASH_REMATCH[1] > 100)); }
 check "the layers agree on what was learned: $(layer output)" compared
+
+# What a name had until now may carry on where its rules allow, and opens nothing else. The end of
+# the first grant is at byte 32 of struct egressd_learned.
+learned=$(on_client find "$SANDBOX_BPFFS" -name egressd_learned)
+key=(0 0 0 0 0 0 0 0 0 0 0xff 0xff 20 0 0 1)
+mapfile -t value < <(on_client bpftool -j map lookup pinned "$learned" key "${key[@]}" |
+  grep -o '"value":\[[^]]*' | head -1 | grep -o '0x..')
+check "a learned address, as it is stored" test ${#value[@]} = 160
+on_client bpftool map update pinned "$learned" key "${key[@]}" \
+  value "${value[@]:0:32}" 1 0 0 0 0 0 0 0 "${value[@]:40}" exist
+lines=$(audit_lines)
+inject 20.0.0.1 expired
+check "another port of an expired name is recorded" wait_until 2 recorded 20.0.0.1 5353
+nothing_expired() { ! arrived expired; }
+check "… and has not arrived" nothing_expired
+passes machine tcp 20.0.0.1 443
+fails pod EPERM expired tcp 20.0.0.1 443
 
 glass() { on_client "$EGRESSCTL" "$@" --bpffs "$SANDBOX_BPFFS"; }
 stop_egressd KILL
