@@ -258,7 +258,26 @@ Result<void> Backstop::put() {
   if (auto r = connection_->commit(batch); !r)
     return std::unexpected(explained(std::move(r.error())));
   uplinks_ = uplinks;
+  for (const char* chain : kChains) {
+    const auto rules = connection_->count_rules(chain);
+    if (!rules) return std::unexpected(rules.error());
+    rules_[chain] = *rules;
+  }
   put_ = true;
+  return {};
+}
+
+Result<void> Backstop::whole() {
+  for (const auto& [chain, count] : rules_) {
+    const auto rules = connection_->count_rules(chain);
+    if (!rules) return std::unexpected(rules.error());
+    if (*rules == count) continue;
+    const std::string name = "chain " + chain + " of table inet egressd ";
+    return std::unexpected(Error::of(*rules == 0 ? name + "is empty or gone"
+                                                 : name + "has " + std::to_string(*rules) +
+                                                       " rules, not the " + std::to_string(count) +
+                                                       " that were put there"));
+  }
   return {};
 }
 
@@ -273,11 +292,14 @@ Result<bool> Backstop::remove() {
   return true;
 }
 
-Result<bool> Backstop::is_gone() {
+Result<bool> Backstop::is_damaged() {
   if (!put_) return false;
   const auto handle = connection_->table_handle();
   if (!handle) return std::unexpected(handle.error());
-  return !*handle;
+  if (!*handle) return true;
+  // Another's is left alone.
+  const auto id = marked(*connection_);
+  return id && *id == learned_id_ && !whole();
 }
 
 Result<void> Backstop::follow() {
@@ -326,13 +348,7 @@ Result<std::size_t> Backstop::compare(std::uint32_t generation, BootTime now) {
         *id == 0 ? "table inet egressd is gone, or another's"
                  : "table inet egressd judges by maps of another agent (map " +
                        std::to_string(*id) + ", not " + std::to_string(learned_id_) + ")"));
-  for (const char* chain : {frame::kOutput, frame::kForward}) {
-    const auto rules = connection_->count_rules(chain);
-    if (!rules) return std::unexpected(rules.error());
-    if (*rules == 0)
-      return std::unexpected(
-          Error::of(std::string("chain ") + chain + " of table inet egressd is empty or gone"));
-  }
+  if (auto r = whole(); !r) return std::unexpected(std::move(r.error()));
   const auto in_force = ask({});
   if (!in_force) return std::unexpected(in_force.error());
   if (*in_force != generation)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -43,8 +44,8 @@ class Backstop {
   Result<bool> remove();
   // False before put(), and when a change failed since: to be put again.
   [[nodiscard]] bool is_put() const { return put_; }
-  // Another program removed the table.
-  Result<bool> is_gone();
+  // Another program removed the table, or rules from it.
+  Result<bool> is_damaged();
   // To be called now and then: which interfaces lead outside.
   Result<void> follow();
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses);
@@ -59,6 +60,8 @@ class Backstop {
   Result<void> load();
   void add_locals(nft::Batch& batch) const;
   void add_rules(nft::Batch& batch) const;
+  // An error if a chain has not as many rules as it was put there with.
+  Result<void> whole();
   Result<std::uint32_t> ask(std::span<const std::uint8_t> address) const;
 
   BackstopOptions options_;
@@ -68,7 +71,8 @@ class Backstop {
   std::uint32_t learned_id_ = 0;
   frame::Scope scope_;
   std::vector<net::IpAddress> locals_;
-  std::set<std::string> uplinks_;  // as the kernel has them
+  std::set<std::string> uplinks_;             // as the kernel has them
+  std::map<std::string, std::size_t> rules_;  // by chain
   bool put_ = false;
 };
 

@@ -229,11 +229,38 @@ check "closed: $line" test "${line%% *}" = errno=ECONNREFUSED
 # Somebody empties our chains: said, not hidden, and no reason to be not ready.
 start_egressd "$POLICY" "${args[@]}"
 passes pod tcp 203.0.113.5 22
+# Each of these may be put back before we look, so it is taken again.
+emptied_is_said() { on_client nft flush table inet egressd && layer forward | grep -q "NOT ATTACHED.*empty"; }
+check "emptied chains are noticed" wait_until 5 emptied_is_said
+measured() {
+  on_client nft flush table inet egressd
+  [[ $(metric 'egressd_backstop_attached{program="nft forward"}') == 0 ]]
+}
+check "… by the metrics" wait_until 5 measured
 on_client nft flush table inet egressd
-check "emptied chains are noticed: $(layer forward)" grep -q "NOT ATTACHED.*empty" <<<"$(layer forward)"
-check "… by the metrics" test "$(metric 'egressd_backstop_attached{program="nft forward"}')" = 0
 check "… and the agent is ready" on_client curl -sf -o /dev/null http://127.0.0.1:9477/readyz
-passes host tcp 198.51.100.9 22
+refused_forward() { [[ $(machine tcp 198.51.100.9 22 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
+check "… and the rules come back" wait_until 3 refused_forward
+take_one() {
+  local handle
+  handle=$(on_client nft -a list chain inet egressd forward | sed -n 's/.*xt match.*# handle //p')
+  [[ -z $handle ]] || on_client nft delete rule inet egressd forward handle "$handle"
+}
+one_is_said() { take_one && layer forward | grep -q "NOT ATTACHED.*forward.* rules, not the"; }
+check "one rule taken out is noticed" wait_until 5 one_is_said
+check "… and comes back" wait_until 3 refused_forward
+judge_is_said() { on_client nft flush chain inet egressd judge && layer output | grep -q "NOT ATTACHED.*judge"; }
+check "so is a chain behind those of the hooks" wait_until 5 judge_is_said
+refused_host() { [[ $(host tcp 198.51.100.9 22 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
+check "… and comes back" wait_until 3 refused_host
+
+# An interface that becomes one to the outside while we run.
+on_client ip link add late0 type veth peer name late1
+on_client ip link set late0 up
+on_client ip route add default dev late0 metric 900
+followed() { on_client nft list set inet egressd uplinks | grep -q late0; }
+check "a new default route is followed at once" wait_until 4 followed
+on_client ip link del late0
 stop_egressd
 start_egressd "$POLICY" "${args[@]}"
 fails machine ECONNREFUSED default_deny tcp 198.51.100.9 22
