@@ -147,6 +147,19 @@ Rule&& Rule::source_is_local(bool yes) && {
   return std::move(*this);
 }
 
+// fib daddr type TYPE
+Rule&& Rule::destination_is(std::uint32_t type) && {
+  say(std::string("fib daddr type ") + (type == RTN_LOCAL       ? "local"
+                                        : type == RTN_BROADCAST ? "broadcast"
+                                                                : "multicast"));
+  nftnl_expr* e = add(rule_.get(), "fib");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR);
+  compare(rule_.get(), NFT_CMP_EQ, type);
+  return std::move(*this);
+}
+
 // fib saddr . iif oif exists
 Rule&& Rule::source_is_that_way() && {
   say("fib saddr . iif oif exists");

@@ -32,6 +32,8 @@ class Rule {
   Rule&& source_is_local(bool yes) &&;
   // Where its source is to be reached, it came from: fib saddr . iif oif exists. Not at output.
   Rule&& source_is_that_way() &&;
+  // fib daddr type TYPE: RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST
+  Rule&& destination_is(std::uint32_t type) &&;
   Rule&& address_in(bool v4, bool source, std::string_view set) &&;
   Rule&& to_prefix4(std::uint32_t host_order) &&;  // ip daddr ADDRESS
   // ip6 daddr ADDRESS/LENGTH; the length in bytes

@@ -4,6 +4,7 @@
 #include <bpf/libbpf.h>
 #include <egressd_backstop.skel.h>
 #include <linux/if_ether.h>
+#include <linux/rtnetlink.h>
 
 #include <algorithm>
 #include <array>
@@ -26,8 +27,10 @@ constexpr const char* kJudge = "judge";
 constexpr const char* kAnswer = "answer";
 constexpr const char* kKernel = "kernel";
 constexpr const char* kRefuse = "refuse";
-constexpr std::array<const char*, 6> kChains{kRefuse, kAnswer,        kKernel,
-                                             kJudge,  frame::kOutput, frame::kForward};
+constexpr const char* kSent = "sent";
+constexpr const char* kPassing = "passing";
+constexpr std::array<const char*, 8> kChains{kRefuse, kPassing, kSent,          kAnswer,
+                                             kKernel, kJudge,   frame::kOutput, frame::kForward};
 
 // One element: the id of the map of learned addresses that the table's program reads. Also tells
 // this table from one that decides by itself.
@@ -200,16 +203,26 @@ void Backstop::add_rules(nft::Batch& batch) const {
   batch.add_rule(frame::kOutput, Rule().jump(kKernel));
   batch.add_rule(frame::kOutput, Rule().go_to(kJudge));
 
-  batch.add_rule(frame::kForward, Rule().came_in_by(frame::uplinks().name).accept());
-  batch.add_rule(frame::kForward, Rule().reply_direction().source_is_that_way().jump(kAnswer));
-  // Judged by eBPF for where it was sent; here it has another destination.
-  batch.add_rule(frame::kForward, Rule().redirected().accept());
+  // What is forwarded, for where it was sent: behind this hook it may have another destination.
+  // What comes for this host itself is not ours to refuse.
+  for (const std::uint32_t type : {RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST})
+    batch.add_rule(kSent, Rule().destination_is(type).accept());
+  batch.add_rule(kSent, Rule().jump(kPassing));
+  batch.add_rule(kSent, Rule().program(refuses).go_to(kRefuse));
+
+  // Passes at both: answers, and what a pod's kernel has to say.
+  batch.add_rule(kPassing, Rule().came_in_by(frame::uplinks().name).accept());
+  batch.add_rule(kPassing, Rule().reply_direction().source_is_that_way().jump(kAnswer));
   // A pod's kernel ends what conntrack knows; a reset of nothing is judged as any packet, since by
   // AF_PACKET anybody writes one, with data in it.
-  batch.add_rule(frame::kForward, Rule().established().reset().accept());
+  batch.add_rule(kPassing, Rule().established().reset().accept());
   // Its errors about such packets, as when nobody waits for an answer any more.
   for (const net::Protocol protocol : {net::Protocol::Icmp, net::Protocol::Icmpv6})
-    batch.add_rule(frame::kForward, Rule().related().protocol(protocol).accept());
+    batch.add_rule(kPassing, Rule().related().protocol(protocol).accept());
+
+  batch.add_rule(frame::kForward, Rule().jump(kPassing));
+  // Judged in front of NAT for where it was sent; here it has another destination.
+  batch.add_rule(frame::kForward, Rule().redirected().accept());
   batch.add_rule(frame::kForward, Rule().program(refuses).go_to(kRefuse));
 }
 
@@ -252,6 +265,7 @@ Result<void> Backstop::put() {
     batch.add_chain({.name = chain,
                      .hook = chain == frame::kOutput    ? Hook::Output
                              : chain == frame::kForward ? Hook::Forward
+                             : chain == kSent           ? Hook::BeforeNat
                                                         : Hook::None});
   batch.flush_chains();
   add_rules(batch);

@@ -159,6 +159,16 @@ on_client nft 'add table ip services
 passes pod tcp 198.51.100.50 80
 fails pod EPERM default_deny tcp 198.51.100.60 23
 
+# Injected, it is judged for that address as well; eBPF refuses none of these.
+on_client nft 'add rule ip services prerouting ip daddr { 198.51.100.51, 203.0.113.51 } udp dport 5353 dnat to 198.51.100.60:5353'
+lines=$(audit_lines)
+inject 203.0.113.51 service-good
+check "injected to a service the policy allows" wait_until 5 arrived service-good
+inject 198.51.100.51 service-bad
+check "injected to one it does not is recorded" wait_until 2 recorded 198.51.100.51 5353
+no_service() { ! arrived service-bad; }
+check "… and has not arrived" no_service
+
 on_client nft flush ruleset
 refused_again() { [[ $(machine tcp 203.0.113.5 23 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
 check "flushed by another program, the table comes back" wait_until 3 refused_again
