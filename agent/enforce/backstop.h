@@ -24,9 +24,10 @@ struct BackstopOptions {
   std::string maps_dir;     // where the maps of the BPF backend are pinned
 };
 
-// `table inet egressd` behind the BPF backend, at output, prerouting and forward, for what its hooks do not
-// see. It holds no policy and no addresses of its own: it asks a program that decides by the maps
-// of that backend, so that it can never refuse what those have just been taught. It needs no agent.
+// `table inet egressd` behind the BPF backend, at output, prerouting and forward, for what its
+// hooks do not see. It holds no policy and no addresses of its own: it asks a program that decides
+// by the maps of that backend, so that it can never refuse what those have just been taught. It
+// needs no agent.
 class Backstop {
  public:
   // Nothing is judged yet. An error if this kernel cannot.
