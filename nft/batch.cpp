@@ -187,10 +187,13 @@ void Batch::add_chain(const Chain& chain) {
   ::nftnl_chain_set_str(c.get(), NFTNL_CHAIN_NAME, chain.name.c_str());
   if (chain.hook != Chain::Hook::None) {
     ::nftnl_chain_set_str(c.get(), NFTNL_CHAIN_TYPE, "filter");
+    const bool before_nat = chain.hook == Chain::Hook::BeforeNat;
     ::nftnl_chain_set_u32(c.get(), NFTNL_CHAIN_HOOKNUM,
-                          chain.hook == Chain::Hook::Output ? NF_INET_LOCAL_OUT : NF_INET_FORWARD);
-    // Behind NAT of destinations (-100): what is seen is where it really goes.
-    ::nftnl_chain_set_s32(c.get(), NFTNL_CHAIN_PRIO, 0);
+                          before_nat                          ? NF_INET_PRE_ROUTING
+                          : chain.hook == Chain::Hook::Output ? NF_INET_LOCAL_OUT
+                                                              : NF_INET_FORWARD);
+    // Behind NAT of destinations (-100) what is seen is where it really goes; conntrack is at -200.
+    ::nftnl_chain_set_s32(c.get(), NFTNL_CHAIN_PRIO, before_nat ? -101 : 0);
     ::nftnl_chain_set_u32(c.get(), NFTNL_CHAIN_POLICY, chain.drop ? kDrop : kAccept);
   }
   ::nftnl_chain_nlmsg_build_payload(

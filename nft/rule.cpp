@@ -147,6 +147,19 @@ Rule&& Rule::source_is_local(bool yes) && {
   return std::move(*this);
 }
 
+// fib daddr type TYPE
+Rule&& Rule::destination_is(std::uint32_t type) && {
+  say(std::string("fib daddr type ") + (type == RTN_LOCAL       ? "local"
+                                        : type == RTN_BROADCAST ? "broadcast"
+                                                                : "multicast"));
+  nftnl_expr* e = add(rule_.get(), "fib");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR);
+  compare(rule_.get(), NFT_CMP_EQ, type);
+  return std::move(*this);
+}
+
 // fib saddr . iif oif exists
 Rule&& Rule::source_is_that_way() && {
   say("fib saddr . iif oif exists");
@@ -336,6 +349,28 @@ Rule&& Rule::redirected() && {
   ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
   mask(rule_.get(), std::uint32_t{IPS_DST_NAT});
   compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
+  return std::move(*this);
+}
+
+void Rule::connection_state(std::uint32_t bit) {
+  nftnl_expr* e = add(rule_.get(), "ct");
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, NFT_CT_STATE);
+  ::nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+  mask(rule_.get(), bit);
+  compare(rule_.get(), NFT_CMP_NEQ, std::uint32_t{0});
+}
+
+// ct state established
+Rule&& Rule::established() && {
+  say("ct state established");
+  connection_state(NF_CT_STATE_BIT(IP_CT_ESTABLISHED));
+  return std::move(*this);
+}
+
+// ct state related
+Rule&& Rule::related() && {
+  say("ct state related");
+  connection_state(NF_CT_STATE_BIT(IP_CT_RELATED));
   return std::move(*this);
 }
 

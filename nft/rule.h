@@ -32,6 +32,8 @@ class Rule {
   Rule&& source_is_local(bool yes) &&;
   // Where its source is to be reached, it came from: fib saddr . iif oif exists. Not at output.
   Rule&& source_is_that_way() &&;
+  // fib daddr type TYPE: RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST
+  Rule&& destination_is(std::uint32_t type) &&;
   Rule&& address_in(bool v4, bool source, std::string_view set) &&;
   Rule&& to_prefix4(std::uint32_t host_order) &&;  // ip daddr ADDRESS
   // ip6 daddr ADDRESS/LENGTH; the length in bytes
@@ -50,6 +52,8 @@ class Rule {
   Rule&& accepting() &&;                                    // tcp flags & (syn | ack) == syn | ack
   Rule&& reset() &&;                                        // tcp flags & rst == rst
   Rule&& redirected() &&;                                   // ct status dnat
+  Rule&& established() &&;                                  // ct state established
+  Rule&& related() &&;                                      // ct state related
   // What this program of type socket_filter returns not 0 for: xt match "bpf". The rule keeps the
   // program; nft shows it, but cannot read it back.
   Rule&& program(int fd) &&;
@@ -87,6 +91,7 @@ class Rule {
   void say(std::string_view words);
   void need(Family family);
   void need_tcp();
+  void connection_state(std::uint32_t bit);
   void load_address(bool v4, bool source, std::uint32_t reg);
   void look_up(std::string_view set, std::uint32_t reg, bool inverted = false);
   void verdict(std::int32_t code, std::string_view chain);

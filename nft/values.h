@@ -88,7 +88,8 @@ inline constexpr std::uint8_t kUserDataType = 0x65;
 inline constexpr std::size_t kUserDataMax = 253;  // bytes of content
 
 struct Chain {
-  enum class Hook : std::uint8_t { None, Output, Forward };
+  // BeforeNat: prerouting, in front of NAT of destinations; the others are behind it.
+  enum class Hook : std::uint8_t { None, Output, Forward, BeforeNat };
   std::string name;
   Hook hook = Hook::None;  // None: reached from other chains only
   bool drop = false;       // of a hook: what no rule decides is dropped

@@ -352,7 +352,8 @@ void DaemonImpl::restore() {
   restore_error_ = std::move(error);
   if (missing && *missing)
     spdlog::error(
-        "another program removed the table of nftables (`nft flush ruleset`?), and for up to {} s "
+        "another program removed the table of nftables, or rules of it (`nft flush ruleset`?), and "
+        "for up to {} s "
         "what that judges was allowed: all of it is back; keep that program to its own tables",
         kTallyEvery.count());
 }

@@ -90,6 +90,35 @@ int egressd_tells(struct __sk_buff* skb) {
   return 0;
 }
 
+/*
+ * Whether a name the address has or had until now allows this: a connection that rests on it lives
+ * as long as its socket, and whether there is one is not known here. Whatever names it has besides,
+ * as for live_name in egressd_decide().
+ */
+static __always_inline int egressd_may_live(const struct egressd_packet* p) {
+  const struct egressd_learned* learned;
+  const __u32* active;
+  __u32 zero = 0, slot, i;
+
+  if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP) return 0;
+  active = bpf_map_lookup_elem(&egressd_active, &zero);
+  learned = bpf_map_lookup_elem(&egressd_learned, &p->daddr);
+  if (!active || !learned) return 0;
+  slot = *(volatile const __u32*)active & (EGRESSD_SLOTS - 1);
+  for (i = 0; i < EGRESSD_MAX_GRANTS; i++) {
+    __u32 name_id = *(volatile const __u32*)&learned->grants[i].name_id;
+    const struct egressd_list* list;
+    __u32 match;
+
+    if (!name_id || !egressd_still(learned, &p->daddr)) continue;
+    list = egressd_name_list(slot, name_id);
+    if (!list) continue;
+    match = egressd_match(slot, list->start, list->count, p->proto, bpf_ntohs(p->dport));
+    if (match && egressd_rule_allows(slot, match)) return 1;
+  }
+  return 0;
+}
+
 /* Matches what is to be refused, which is then counted and recorded here. */
 SEC("socket")
 int egressd_refuses(struct __sk_buff* skb) {
@@ -106,11 +135,9 @@ int egressd_refuses(struct __sk_buff* skb) {
   } else {
     egressd_decide(&v, &p.daddr, p.proto, bpf_ntohs(p.dport), 0, EGRESSD_ON_THE_WAY, 0);
   }
-  /*
-   * What a name had until now: a connection that rests on it lives as long as its socket, and
-   * whether there is one is not known here.
-   */
-  if (v.allow || v.reason == EGRESSD_DENY_EXPIRED) return EGRESSD_GOES_ON;
+  if (v.allow) return EGRESSD_GOES_ON;
+  if ((v.reason == EGRESSD_DENY_EXPIRED || v.reason == EGRESSD_DENY_PORT) && egressd_may_live(&p))
+    return EGRESSD_GOES_ON;
   egressd_break_glass(&v);
   if (v.allow) return EGRESSD_GOES_ON;
   egressd_count(v.reason);

@@ -4,6 +4,7 @@
 #include <bpf/libbpf.h>
 #include <egressd_backstop.skel.h>
 #include <linux/if_ether.h>
+#include <linux/rtnetlink.h>
 
 #include <algorithm>
 #include <array>
@@ -26,8 +27,10 @@ constexpr const char* kJudge = "judge";
 constexpr const char* kAnswer = "answer";
 constexpr const char* kKernel = "kernel";
 constexpr const char* kRefuse = "refuse";
-constexpr std::array<const char*, 6> kChains{kRefuse, kAnswer,        kKernel,
-                                             kJudge,  frame::kOutput, frame::kForward};
+constexpr const char* kSent = "sent";
+constexpr const char* kPassing = "passing";
+constexpr std::array<const char*, 8> kChains{kRefuse, kPassing, kSent,          kAnswer,
+                                             kKernel, kJudge,   frame::kOutput, frame::kForward};
 
 // One element: the id of the map of learned addresses that the table's program reads. Also tells
 // this table from one that decides by itself.
@@ -200,11 +203,26 @@ void Backstop::add_rules(nft::Batch& batch) const {
   batch.add_rule(frame::kOutput, Rule().jump(kKernel));
   batch.add_rule(frame::kOutput, Rule().go_to(kJudge));
 
-  batch.add_rule(frame::kForward, Rule().came_in_by(frame::uplinks().name).accept());
-  batch.add_rule(frame::kForward, Rule().reply_direction().source_is_that_way().jump(kAnswer));
-  // Judged by eBPF for where it was sent; here it has another destination.
+  // What is forwarded, for where it was sent: behind this hook it may have another destination.
+  // What comes for this host itself is not ours to refuse.
+  for (const std::uint32_t type : {RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST})
+    batch.add_rule(kSent, Rule().destination_is(type).accept());
+  batch.add_rule(kSent, Rule().jump(kPassing));
+  batch.add_rule(kSent, Rule().program(refuses).go_to(kRefuse));
+
+  // Passes at both: answers, and what a pod's kernel has to say.
+  batch.add_rule(kPassing, Rule().came_in_by(frame::uplinks().name).accept());
+  batch.add_rule(kPassing, Rule().reply_direction().source_is_that_way().jump(kAnswer));
+  // A pod's kernel ends what conntrack knows; a reset of nothing is judged as any packet, since by
+  // AF_PACKET anybody writes one, with data in it.
+  batch.add_rule(kPassing, Rule().established().reset().accept());
+  // Its errors about such packets, as when nobody waits for an answer any more.
+  for (const net::Protocol protocol : {net::Protocol::Icmp, net::Protocol::Icmpv6})
+    batch.add_rule(kPassing, Rule().related().protocol(protocol).accept());
+
+  batch.add_rule(frame::kForward, Rule().jump(kPassing));
+  // Judged in front of NAT for where it was sent; here it has another destination.
   batch.add_rule(frame::kForward, Rule().redirected().accept());
-  batch.add_rule(frame::kForward, Rule().reset().accept());
   batch.add_rule(frame::kForward, Rule().program(refuses).go_to(kRefuse));
 }
 
@@ -247,13 +265,33 @@ Result<void> Backstop::put() {
     batch.add_chain({.name = chain,
                      .hook = chain == frame::kOutput    ? Hook::Output
                              : chain == frame::kForward ? Hook::Forward
+                             : chain == kSent           ? Hook::BeforeNat
                                                         : Hook::None});
   batch.flush_chains();
   add_rules(batch);
   if (auto r = connection_->commit(batch); !r)
     return std::unexpected(explained(std::move(r.error())));
   uplinks_ = uplinks;
+  for (const char* chain : kChains) {
+    const auto rules = connection_->count_rules(chain);
+    if (!rules) return std::unexpected(rules.error());
+    rules_[chain] = *rules;
+  }
   put_ = true;
+  return {};
+}
+
+Result<void> Backstop::whole() {
+  for (const auto& [chain, count] : rules_) {
+    const auto rules = connection_->count_rules(chain);
+    if (!rules) return std::unexpected(rules.error());
+    if (*rules == count) continue;
+    const std::string name = "chain " + chain + " of table inet egressd ";
+    return std::unexpected(Error::of(*rules == 0 ? name + "is empty or gone"
+                                                 : name + "has " + std::to_string(*rules) +
+                                                       " rules, not the " + std::to_string(count) +
+                                                       " that were put there"));
+  }
   return {};
 }
 
@@ -268,11 +306,14 @@ Result<bool> Backstop::remove() {
   return true;
 }
 
-Result<bool> Backstop::is_gone() {
+Result<bool> Backstop::is_damaged() {
   if (!put_) return false;
   const auto handle = connection_->table_handle();
   if (!handle) return std::unexpected(handle.error());
-  return !*handle;
+  if (!*handle) return true;
+  // Another's is left alone.
+  const auto id = marked(*connection_);
+  return id && *id == learned_id_ && !whole();
 }
 
 Result<void> Backstop::follow() {
@@ -321,13 +362,7 @@ Result<std::size_t> Backstop::compare(std::uint32_t generation, BootTime now) {
         *id == 0 ? "table inet egressd is gone, or another's"
                  : "table inet egressd judges by maps of another agent (map " +
                        std::to_string(*id) + ", not " + std::to_string(learned_id_) + ")"));
-  for (const char* chain : {frame::kOutput, frame::kForward}) {
-    const auto rules = connection_->count_rules(chain);
-    if (!rules) return std::unexpected(rules.error());
-    if (*rules == 0)
-      return std::unexpected(
-          Error::of(std::string("chain ") + chain + " of table inet egressd is empty or gone"));
-  }
+  if (auto r = whole(); !r) return std::unexpected(std::move(r.error()));
   const auto in_force = ask({});
   if (!in_force) return std::unexpected(in_force.error());
   if (*in_force != generation)

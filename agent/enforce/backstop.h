@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -23,9 +24,10 @@ struct BackstopOptions {
   std::string maps_dir;     // where the maps of the BPF backend are pinned
 };
 
-// `table inet egressd` behind the BPF backend, at output and forward, for what its hooks do not
-// see. It holds no policy and no addresses of its own: it asks a program that decides by the maps
-// of that backend, so that it can never refuse what those have just been taught. It needs no agent.
+// `table inet egressd` behind the BPF backend, at output, prerouting and forward, for what its
+// hooks do not see. It holds no policy and no addresses of its own: it asks a program that decides
+// by the maps of that backend, so that it can never refuse what those have just been taught. It
+// needs no agent.
 class Backstop {
  public:
   // Nothing is judged yet. An error if this kernel cannot.
@@ -43,8 +45,8 @@ class Backstop {
   Result<bool> remove();
   // False before put(), and when a change failed since: to be put again.
   [[nodiscard]] bool is_put() const { return put_; }
-  // Another program removed the table.
-  Result<bool> is_gone();
+  // Another program removed the table, or rules from it.
+  Result<bool> is_damaged();
   // To be called now and then: which interfaces lead outside.
   Result<void> follow();
   Result<void> set_local_addresses(std::span<const net::IpAddress> addresses);
@@ -59,6 +61,8 @@ class Backstop {
   Result<void> load();
   void add_locals(nft::Batch& batch) const;
   void add_rules(nft::Batch& batch) const;
+  // An error if a chain has not as many rules as it was put there with.
+  Result<void> whole();
   Result<std::uint32_t> ask(std::span<const std::uint8_t> address) const;
 
   BackstopOptions options_;
@@ -68,7 +72,8 @@ class Backstop {
   std::uint32_t learned_id_ = 0;
   frame::Scope scope_;
   std::vector<net::IpAddress> locals_;
-  std::set<std::string> uplinks_;  // as the kernel has them
+  std::set<std::string> uplinks_;             // as the kernel has them
+  std::map<std::string, std::size_t> rules_;  // by chain
   bool put_ = false;
 };
 

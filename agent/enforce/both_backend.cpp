@@ -41,18 +41,19 @@ class BothBackend final : public Backend {
   // Often enough to put right what went wrong.
   Result<std::size_t> expire(BootTime now) override {
     if (backstop_ && attached_) {
-      if (backstop_->is_put())
-        note(backstop_->follow());
-      else if (!forbidden_)
-        (void)put();
+      if (!backstop_->is_put() && !forbidden_) (void)put();
     }
     return bpf_->expire(now);
   }
   Result<bool> restore(const RuleSet& /*rules*/) override {
     if (!backstop_ || !attached_) return false;
-    const auto gone = backstop_->is_gone();
-    if (!gone) return std::unexpected(gone.error());
-    if (!*gone) return false;
+    const auto damaged = backstop_->is_damaged();
+    if (!damaged) return std::unexpected(damaged.error());
+    if (!*damaged) {
+      // At boot the default route often comes after us, and connections from outside by it.
+      if (backstop_->is_put()) note(backstop_->follow());
+      return false;
+    }
     if (auto r = put(); !r) return std::unexpected(std::move(r.error()));
     return true;
   }

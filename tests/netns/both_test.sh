@@ -43,7 +43,7 @@ collections:
     action: allow
     rules:
       - {name: ssh, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [22], protocols: [tcp]}
-      - {name: datagrams, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [5353], protocols: [udp]}
+      - {name: datagrams, addresses: [203.0.113.0/24, "2001:db8:a::/48"], ports: [5353, 5354], protocols: [udp]}
       - {name: service, addresses: [198.51.100.50], ports: [80], protocols: [tcp]}
       - name: fresh
         ports: [443]
@@ -56,11 +56,11 @@ pod() { in_pod "$EGRESSD_PROBE" "$@"; }
 # The pod's namespace, but not the judged cgroup: as a virtual machine is.
 machine() { nsenter --target "$SANDBOX_POD" --net --mount -- "$EGRESSD_PROBE" "$@"; }
 router=$(on_client ip -br link show dev pod0 | awk '{print $3}')
-# inject DESTINATION TEXT: by AF_PACKET, from the pod
+# inject DESTINATION TEXT [reset PORT]: by AF_PACKET, from the pod
 inject() {
   local source=$POD4
   [[ $1 == *:* ]] && source=$POD6
-  in_pod /usr/bin/python3 "$PWD/inject.py" eth0 "$router" "$source" "$1" 5353 "$2" >/dev/null
+  in_pod /usr/bin/python3 "$PWD/inject.py" eth0 "$router" "$source" "$1" "${4:-5353}" "$2" ${3:+"$3"} >/dev/null
 }
 passes() {
   local line
@@ -117,12 +117,57 @@ for address in 198.51.100.9 2001:db8:b::9; do
   fails host ECONNREFUSED default_deny tcp "$address" 22
 done
 
+# A reset of nothing carries data as well as any packet.
+in_server nft 'add table inet count
+  add counter inet count resets
+  add chain inet count seen { type filter hook prerouting priority -300; }
+  add rule inet count seen ip daddr { 198.51.100.9, 203.0.113.5 } tcp dport 4242 tcp flags & rst == rst counter name resets'
+resets() { in_server nft list counter inet count resets | sed -n 's/.*packets \([0-9]*\).*/\1/p'; }
+lines=$(audit_lines)
+inject 198.51.100.9 secret reset 4242
+check "an injected reset is recorded" wait_until 2 recorded 198.51.100.9 4242
+check "… and has not arrived" test "$(resets)" = 0
+
+# What a pod's kernel says of an answer nobody waits for any more.
+serve in_server /usr/bin/python3 -uc '
+import socket
+import time
+d = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+d.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+d.bind(("203.0.113.5", 5354))
+print("ready")
+_, peer = d.recvfrom(99)
+d.settimeout(2)
+time.sleep(0.3)
+d.sendto(b"late", peer)
+try:
+    d.recv(99)
+except OSError as e:
+    print("late-" + str(e.errno))
+'
+lines=$(audit_lines)
+in_pod /usr/bin/python3 -c '
+import socket
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("203.0.113.5", 5354))'
+check "port unreachable leaves the pod" wait_until 3 arrived late-111
+check "… and is not recorded" test "$(records_of 203.0.113.5 0)" = 0
+
 # As kube-proxy does: eBPF judges the address of the service, at forward there is another.
 on_client nft 'add table ip services
   add chain ip services prerouting { type nat hook prerouting priority dstnat; }
   add rule ip services prerouting ip daddr 198.51.100.50 tcp dport 80 dnat to 198.51.100.60:23'
 passes pod tcp 198.51.100.50 80
 fails pod EPERM default_deny tcp 198.51.100.60 23
+
+# Injected, it is judged for that address as well; eBPF refuses none of these.
+on_client nft 'add rule ip services prerouting ip daddr { 198.51.100.51, 203.0.113.51 } udp dport 5353 dnat to 198.51.100.60:5353'
+lines=$(audit_lines)
+inject 203.0.113.51 service-good
+check "injected to a service the policy allows" wait_until 5 arrived service-good
+inject 198.51.100.51 service-bad
+check "injected to one it does not is recorded" wait_until 2 recorded 198.51.100.51 5353
+no_service() { ! arrived service-bad; }
+check "… and has not arrived" no_service
 
 on_client nft flush ruleset
 refused_again() { [[ $(machine tcp 203.0.113.5 23 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
@@ -159,6 +204,23 @@ done
 compared() { [[ $(layer output) =~ ([0-9]+)\ learned\ addresses\ compared ]] && ((BASH_REMATCH[1] > 100)); }
 check "the layers agree on what was learned: $(layer output)" compared
 
+# What a name had until now may carry on where its rules allow, and opens nothing else. The end of
+# the first grant is at byte 32 of struct egressd_learned.
+learned=$(on_client find "$SANDBOX_BPFFS" -name egressd_learned)
+key=(0 0 0 0 0 0 0 0 0 0 0xff 0xff 20 0 0 1)
+mapfile -t value < <(on_client bpftool -j map lookup pinned "$learned" key "${key[@]}" |
+  grep -o '"value":\[[^]]*' | head -1 | grep -o '0x..')
+check "a learned address, as it is stored" test ${#value[@]} = 160
+on_client bpftool map update pinned "$learned" key "${key[@]}" \
+  value "${value[@]:0:32}" 1 0 0 0 0 0 0 0 "${value[@]:40}" exist
+lines=$(audit_lines)
+inject 20.0.0.1 expired
+check "another port of an expired name is recorded" wait_until 2 recorded 20.0.0.1 5353
+nothing_expired() { ! arrived expired; }
+check "… and has not arrived" nothing_expired
+passes machine tcp 20.0.0.1 443
+fails pod EPERM expired tcp 20.0.0.1 443
+
 glass() { on_client "$EGRESSCTL" "$@" --bpffs "$SANDBOX_BPFFS"; }
 stop_egressd KILL
 fresh 0 "$EACH" 200
@@ -177,11 +239,38 @@ check "closed: $line" test "${line%% *}" = errno=ECONNREFUSED
 # Somebody empties our chains: said, not hidden, and no reason to be not ready.
 start_egressd "$POLICY" "${args[@]}"
 passes pod tcp 203.0.113.5 22
+# Each of these may be put back before we look, so it is taken again.
+emptied_is_said() { on_client nft flush table inet egressd && layer forward | grep -q "NOT ATTACHED.*empty"; }
+check "emptied chains are noticed" wait_until 5 emptied_is_said
+measured() {
+  on_client nft flush table inet egressd
+  [[ $(metric 'egressd_backstop_attached{program="nft forward"}') == 0 ]]
+}
+check "… by the metrics" wait_until 5 measured
 on_client nft flush table inet egressd
-check "emptied chains are noticed: $(layer forward)" grep -q "NOT ATTACHED.*empty" <<<"$(layer forward)"
-check "… by the metrics" test "$(metric 'egressd_backstop_attached{program="nft forward"}')" = 0
 check "… and the agent is ready" on_client curl -sf -o /dev/null http://127.0.0.1:9477/readyz
-passes host tcp 198.51.100.9 22
+refused_forward() { [[ $(machine tcp 198.51.100.9 22 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
+check "… and the rules come back" wait_until 3 refused_forward
+take_one() {
+  local handle
+  handle=$(on_client nft -a list chain inet egressd forward | sed -n 's/.*xt match.*# handle //p')
+  [[ -z $handle ]] || on_client nft delete rule inet egressd forward handle "$handle"
+}
+one_is_said() { take_one && layer forward | grep -q "NOT ATTACHED.*forward.* rules, not the"; }
+check "one rule taken out is noticed" wait_until 5 one_is_said
+check "… and comes back" wait_until 3 refused_forward
+judge_is_said() { on_client nft flush chain inet egressd judge && layer output | grep -q "NOT ATTACHED.*judge"; }
+check "so is a chain behind those of the hooks" wait_until 5 judge_is_said
+refused_host() { [[ $(host tcp 198.51.100.9 22 --timeout 200 2>&1) == errno=ECONNREFUSED* ]]; }
+check "… and comes back" wait_until 3 refused_host
+
+# An interface that becomes one to the outside while we run.
+on_client ip link add late0 type veth peer name late1
+on_client ip link set late0 up
+on_client ip route add default dev late0 metric 900
+followed() { on_client nft list set inet egressd uplinks | grep -q late0; }
+check "a new default route is followed at once" wait_until 4 followed
+on_client ip link del late0
 stop_egressd
 start_egressd "$POLICY" "${args[@]}"
 fails machine ECONNREFUSED default_deny tcp 198.51.100.9 22
