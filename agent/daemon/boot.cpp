@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <exception>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -101,13 +102,16 @@ Result<bool> agent_in_force(const std::string& bpffs_dir) {
 
 }  // namespace
 
-BootPlan plan_boot(const BootOptions& options) {
+BootPlan plan_boot(const BootOptions& options) try {
   const std::string path = last_good_path(options.state_dir);
   const auto last = LastGood::load(path);
   if (!last) return minimal(last.error().message);
   if (*last) return plan_of(**last, path);
   if (has_run(options.state_dir)) return plan_without(options);
   return nothing("no agent has enforced a policy on this machine yet: it stays open");
+} catch (const std::exception& error) {
+  // Whatever is wrong, it is no reason to leave the machine open.
+  return minimal(std::string("what was in force last cannot be made out: ") + error.what());
 }
 
 Result<void> boot(const BootOptions& options) {
@@ -115,8 +119,11 @@ Result<void> boot(const BootOptions& options) {
   if (!table) return std::unexpected(std::move(table.error()));
   if (options.off) return remove(*table);
   const auto in_force = agent_in_force(options.bpffs_dir);
-  if (!in_force) return std::unexpected(in_force.error());
-  if (*in_force) {
+  // Not known is closed: beside a policy in force the table costs the names, until the next agent.
+  if (!in_force)
+    spdlog::error("whether an agent's policy is in force is not known: {}",
+                  in_force.error().message);
+  if (in_force.value_or(false)) {
     spdlog::info("an agent's policy is in force already: nothing to do");
     return {};
   }

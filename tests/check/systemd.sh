@@ -43,6 +43,8 @@ unit='egressd-boot.service'
 has DefaultDependencies=no
 has Type=oneshot
 has RemainAfterExit=yes
+has Restart=on-failure
+has StartLimitBurst=5
 has 'Before=network-pre.target sysinit.target cloud-init-local.service egressd.service'
 has WantedBy=sysinit.target
 ((!bad))

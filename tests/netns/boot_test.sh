@@ -265,11 +265,12 @@ passes "… opens" host tcp 198.51.100.9 22
 
 # --- no file to close it by
 
-for damage in cut flipped other; do
+for damage in cut flipped other directory; do
   case $damage in
     cut) head -c 300 "$SANDBOX_DIR/good" >"$LAST" ;;
     flipped) sed 's/203.0.113.0/203.0.112.0/' "$SANDBOX_DIR/good" >"$LAST" ;;
     other) sed '1s/1$/2/' "$SANDBOX_DIR/good" >"$LAST" ;;
+    directory) rm "$LAST" && mkdir "$LAST" ;;
   esac
   check "a file that is $damage" boot
   check "… is none" boot_said "closed until the agent is in force, but for loopback"
@@ -310,7 +311,7 @@ boot --off
 
 # --- machines that are not to be closed
 
-rm -f "$LAST" "$STATE"/names "$STATE"/rules
+rm -rf "$LAST" "$STATE"/names "$STATE"/rules
 check "never enforced" boot
 check "… stays open" boot_said "no agent has enforced a policy"
 check "… with no table" gone
