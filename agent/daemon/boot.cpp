@@ -63,8 +63,7 @@ BootPlan plan_of(const LastGood& last, const std::string& path) {
 }
 
 // An agent has run here, but there is no last good policy: an older one, or the file was lost.
-BootPlan plan_without(const BootOptions& options) {
-  const std::string missing = last_good_path(options.state_dir) + " is missing";
+BootPlan plan_without(const BootOptions& options, const std::string& missing) {
   auto text = policy::read_policy_file(options.policy_path);
   if (!text) return minimal(missing + ", and so is a policy: " + first_of(text.error()));
   auto parsed = policy::parse_policy(*text, options.policy_path, policy::TagCatalog::builtin());
@@ -83,6 +82,17 @@ bool has_run(const std::string& state_dir) {
   std::error_code ec;
   return std::filesystem::exists(state_dir + "/names", ec) ||
          std::filesystem::exists(state_dir + "/rules", ec);
+}
+
+// The state directory is not there: perhaps its disk has not come. An agent that was in force was
+// so by the policy file, as far as that can be told: also one with errors may say so.
+bool says_enforce(const BootOptions& options) {
+  const auto text = policy::read_policy_file(options.policy_path);
+  if (!text) return false;
+  if (const auto parsed =
+          policy::parse_policy(*text, options.policy_path, policy::TagCatalog::builtin()))
+    return parsed->policy.mode == policy::Mode::Enforce;
+  return text->starts_with("mode: enforce") || text->contains("\nmode: enforce");
 }
 
 Result<void> remove(BootTable& table) {
@@ -107,7 +117,10 @@ BootPlan plan_boot(const BootOptions& options) try {
   const auto last = LastGood::load(path);
   if (!last) return minimal(last.error().message);
   if (*last) return plan_of(**last, path);
-  if (has_run(options.state_dir)) return plan_without(options);
+  if (has_run(options.state_dir)) return plan_without(options, path + " is missing");
+  std::error_code ec;
+  if (!std::filesystem::exists(options.state_dir, ec) && says_enforce(options))
+    return plan_without(options, options.state_dir + " is missing");
   return nothing("no agent has enforced a policy on this machine yet: it stays open");
 } catch (const std::exception& error) {
   // Whatever is wrong, it is no reason to leave the machine open.

@@ -349,6 +349,22 @@ check "… then the policy file counts" boot_said "last-good is missing"
 refused "… and closes" default_deny ECONNREFUSED host tcp 203.0.113.5 22
 passes "… by its rules" host tcp 198.51.100.9 22
 sed -i 's/^mode: enforce/mode: on/' "$POLICY"
+cp "$POLICY" "$SANDBOX_DIR/broken.yaml"
 check "both are of no use" boot
 check "… then next to nothing is left" boot_said "but for loopback"
+boot --off
+# Its disk has not come.
+mv "$STATE" "$STATE.away"
+check "no state directory, a policy that is not in force" boot
+check "… stays open" boot_said "no agent has enforced a policy"
+sed 's/^mode: on/mode: enforce/' "$SANDBOX_DIR/broken.yaml" >"$POLICY"
+check "no state directory, but a policy to enforce" boot
+check "… which says why" boot_said "/state is missing"
+passes "… closes by its rules" host tcp 198.51.100.9 22
+refused "… and no more" default_deny ECONNREFUSED host tcp 203.0.113.5 22
+echo 'mistake: true' >>"$POLICY"
+check "… one with errors" boot
+check "… leaves next to nothing" boot_said "but for loopback"
+refused "… of its rules" default_deny ECONNREFUSED host tcp 198.51.100.9 22
+mv "$STATE.away" "$STATE"
 finish
