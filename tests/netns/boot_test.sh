@@ -194,6 +194,15 @@ for backend in nft bpf; do
 done
 passes "detached" host tcp 198.51.100.9 22
 
+# A part that cannot be removed does not keep the others in force.
+boot
+unprivileged() { on_client setpriv --bounding-set -net_admin --inh-caps -net_admin "$@"; }
+line=$(unprivileged "$EGRESSCTL" detach --bpffs "$SANDBOX_BPFFS" 2>&1) && line="ended with 0: $line"
+check "detach that may not remove the table says so: $line" grep -q "^egressctl: not everything could be removed" <<<"$line"
+line=$(unprivileged "$EGRESSCTL" close --bpffs "$SANDBOX_BPFFS" 2>&1) && line="ended with 0: $line"
+check "so does close: $line" grep -q "^egressctl: table inet egressd_boot, if it is there" <<<"$line"
+check "… the table is as it was" there
+
 # An agent for one command has a state directory of its own.
 boot
 check "egressctl exec" on_client "$EGRESSCTL" exec --egressd "$EGRESSD" --policy "$POLICY" -- true
@@ -340,6 +349,18 @@ not_kept() { ! kept; }
 check "… is not kept" not_kept
 check "… until it is confirmed" ctl confirm
 check "… then it is" wait_until 2 kept
+# What cannot be written is said, until it is.
+rm "$LAST" && mkdir "$LAST"
+policy
+unkept() { [[ $(ctl status) == *"not kept for the next boot"* ]]; }
+check "a policy that cannot be kept" wait_until 5 unkept
+rmdir "$LAST"
+check "… is, once it can be" ctl reload
+check "… it is there" wait_until 2 test -f "$LAST"
+check "… and no warning is left" bash -c '! grep -q "not kept"' <<<"$(ctl status)"
+sed 's/203.0.113.0/198.51.100.0/' "$POLICY" >"$SANDBOX_DIR/again.yaml"
+mv "$SANDBOX_DIR/again.yaml" "$POLICY"
+check "… as is the next" wait_until 5 kept
 # The file is lost, but an agent has been here.
 stop_egressd
 reboot_kernel
