@@ -118,6 +118,10 @@ for address in 198.51.100.9 2001:db8:b::9; do
 done
 refused "a name has no address yet" default_deny ECONNREFUSED host tcp 198.51.100.7 22
 refused "DNS of the servers trusted last is answered" default_deny ECONNREFUSED host resolve allowed.example 22 -4
+before=$(counted resolver)
+host udp "$DNS4" 53 >/dev/null 2>&1 || true
+check "… and asked by root" test "$(counted resolver)" -gt "$before"
+refused "… not by others, as nobody reads what they ask" dns_server_not_allowed EPERM nobody udp "$DNS4" 53
 refused "any other DNS" dns_server_not_allowed EPERM host udp 198.51.100.9 53
 for probe in "tcp $CLIENT4 9000" "udp $CLIENT4 9001" "tcp $CLIENT6 9000"; do
   # shellcheck disable=SC2086 # words
@@ -292,7 +296,8 @@ done
 refused "… nor other ports" default_deny ECONNREFUSED host tcp 168.63.129.16 22
 passes "instance metadata, for root" host tcp 169.254.169.254 80
 refused "… not for others" default_deny ECONNREFUSED nobody tcp 169.254.169.254 80
-passes "the platform's resolver" nobody udp 168.63.129.16 53
+passes "the platform's resolver, for root" host udp 168.63.129.16 53
+refused "… not for others" dns_server_not_allowed EPERM nobody udp 168.63.129.16 53
 passes "a lease is renewed" nobody udp 168.63.129.16 67
 refused "no other resolver" dns_server_not_allowed EPERM host udp "$DNS4" 53
 # A datagram to everyone is answered by nobody: it counts that it leaves.
@@ -352,8 +357,9 @@ check "… then it is" wait_until 2 kept
 # What cannot be written is said, until it is.
 rm "$LAST" && mkdir "$LAST"
 policy
+check "a policy that is in force" ctl reload
 unkept() { [[ $(ctl status) == *"not kept for the next boot"* ]]; }
-check "a policy that cannot be kept" wait_until 5 unkept
+check "… but cannot be kept" wait_until 5 unkept
 rmdir "$LAST"
 check "… is, once it can be" ctl reload
 check "… it is there" wait_until 2 test -f "$LAST"
