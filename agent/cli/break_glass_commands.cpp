@@ -47,6 +47,20 @@ ordered_json to_json(const Opening& opening, BootTime now) {
           {"reason", opening.reason}};
 }
 
+// What of the pinned policy and the boot table could not be changed; false: nothing failed. That
+// nothing is pinned is no failure where a boot table was changed instead.
+template <class Policy, class Table>
+bool say_failures(const Result<Policy>& policy, const Result<Table>& table, bool table_changed,
+                  Streams io) {
+  // An error of the system has its number: then there is something.
+  const bool policy_failed = !policy && (policy.error().code != 0 || !table_changed);
+  if (policy_failed) (void)refused(policy.error(), io);
+  if (!table)
+    io.err << "egressctl: table inet egressd_boot, if it is there, is as it was: "
+           << printable(table.error().message) << '\n';
+  return policy_failed || !table;
+}
+
 std::string dump(const ordered_json& j) {
   return j.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
 }
@@ -61,9 +75,12 @@ int open(const std::string& bpffs_dir, std::chrono::seconds duration, const std:
   // At boot there may be nothing but the table that closes the machine until an agent comes.
   const auto table = enforce::open_boot_glass(opening, now);
   const auto policy = enforce::open_glass(bpffs_dir, opening);
-  if (!policy && !table.value_or(false)) return refused(policy.error(), io);
-  if (!table)
-    io.err << "egressctl: table inet egressd_boot: " << printable(table.error().message) << '\n';
+  if (say_failures(policy, table, table.value_or(false), io)) {
+    if (policy || table.value_or(false))
+      io.err << "egressctl: only " << (policy ? "the policy" : "table inet egressd_boot")
+             << " is open for " << format_seconds(duration.count()) << '\n';
+    return kFailed;
+  }
   if (json) {
     io.out << dump({{"open", to_json(opening, now)}}) << '\n';
     return kOk;
@@ -77,8 +94,9 @@ int close(const std::string& bpffs_dir, bool json, Streams io) {
   const BootTime now = SystemClock().now();
   const auto table = enforce::close_boot_glass(now);
   auto was = enforce::close_glass(bpffs_dir, now);
-  if (table && *table && !(was && *was)) was = *table;
-  if (!was) return refused(was.error(), io);
+  const bool table_closed = table && table->has_value();
+  if (say_failures(was, table, table_closed, io)) return kFailed;
+  if (table_closed && !(was && *was)) was = *table;
   if (json) {
     io.out << dump({{"was_open", was->has_value() ? to_json(**was, now) : ordered_json()}}) << '\n';
     return kOk;

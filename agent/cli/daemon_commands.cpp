@@ -191,6 +191,12 @@ int put_in_force(const DaemonOptions& options, const std::string& command, Strea
 int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams io) {
   std::vector<std::string> removed;
   bool by_daemon = false;
+  // One part that fails must not keep the others in force.
+  bool failed = false;
+  const auto fail = [&](const Error& error) {
+    io.err << "egressctl: " << printable(error.message) << '\n';
+    failed = true;
+  };
   if (const auto answer = ask(options.socket, "detach")) {
     by_daemon = true;
     if (const auto it = answer->first.find("removed"); it != answer->first.end() && it->is_array())
@@ -200,30 +206,26 @@ int detach(const DaemonOptions& options, const std::string& bpffs_dir, Streams i
     // Also when a daemon is there but says no or hangs: the way out must not depend on it.
     io.err << "egressctl: " << printable(answer.error().message) << "; removing the pins in "
            << printable(bpffs_dir) << " without it\n";
-    auto r = enforce::detach_pinned(bpffs_dir);
-    if (!r) {
-      io.err << "egressctl: " << printable(r.error().message) << '\n';
-      return kFailed;
-    }
-    removed = std::move(*r);
+    if (auto pins = enforce::detach_pinned(bpffs_dir))
+      removed = std::move(*pins);
+    else
+      fail(pins.error());
     const auto table = enforce::remove_nft_table();
-    if (!table) {
-      io.err << "egressctl: " << printable(table.error().message) << '\n';
-      return kFailed;
-    }
-    if (*table) removed.emplace_back("table inet egressd (deleted)");
+    if (!table) fail(table.error());
+    if (table.value_or(false)) removed.emplace_back("table inet egressd (deleted)");
   }
   const auto boot = enforce::remove_boot_table();
-  if (!boot) {
-    io.err << "egressctl: " << printable(boot.error().message) << '\n';
-    if (!by_daemon) return kFailed;
-  }
+  if (!boot) fail(boot.error());
   if (boot.value_or(false)) removed.emplace_back("table inet egressd_boot (deleted)");
   if (options.json) {
     io.out << dump({{"by", by_daemon ? "daemon" : "egressctl"}, {"removed", removed}}) << '\n';
-    return kOk;
+    return failed ? kFailed : kOk;
   }
   for (const auto& item : removed) io.out << "removed " << printable(item) << '\n';
+  if (failed) {
+    io.err << "egressctl: not everything could be removed: what is left goes on refusing\n";
+    return kFailed;
+  }
   io.out << (removed.empty() ? "nothing was attached\n"
                              : "egressd no longer enforces anything on this machine\n");
   return kOk;

@@ -240,6 +240,7 @@ StatusReport DaemonImpl::quick_report() {
         "or at once by `egressctl reload`");
   if (!trial_error_.empty()) report.warnings.push_back(trial_error_);
   if (!reload_error_.empty()) report.warnings.push_back(reload_error_);
+  if (!last_good_error_.empty()) report.warnings.push_back(last_good_error_);
   if (servers_.stub_alone) report.warnings.push_back(stub_alone_warning());
   if (!servers_error_.empty()) report.warnings.push_back(servers_warning());
   add_forwarder(report);

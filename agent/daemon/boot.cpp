@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <exception>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -62,8 +63,7 @@ BootPlan plan_of(const LastGood& last, const std::string& path) {
 }
 
 // An agent has run here, but there is no last good policy: an older one, or the file was lost.
-BootPlan plan_without(const BootOptions& options) {
-  const std::string missing = last_good_path(options.state_dir) + " is missing";
+BootPlan plan_without(const BootOptions& options, const std::string& missing) {
   auto text = policy::read_policy_file(options.policy_path);
   if (!text) return minimal(missing + ", and so is a policy: " + first_of(text.error()));
   auto parsed = policy::parse_policy(*text, options.policy_path, policy::TagCatalog::builtin());
@@ -84,6 +84,17 @@ bool has_run(const std::string& state_dir) {
          std::filesystem::exists(state_dir + "/rules", ec);
 }
 
+// The state directory is not there: perhaps its disk has not come. An agent that was in force was
+// so by the policy file, as far as that can be told: also one with errors may say so.
+bool says_enforce(const BootOptions& options) {
+  const auto text = policy::read_policy_file(options.policy_path);
+  if (!text) return false;
+  if (const auto parsed =
+          policy::parse_policy(*text, options.policy_path, policy::TagCatalog::builtin()))
+    return parsed->policy.mode == policy::Mode::Enforce;
+  return text->starts_with("mode: enforce") || text->contains("\nmode: enforce");
+}
+
 Result<void> remove(BootTable& table) {
   const auto removed = table.remove();
   if (!removed) return std::unexpected(removed.error());
@@ -101,13 +112,19 @@ Result<bool> agent_in_force(const std::string& bpffs_dir) {
 
 }  // namespace
 
-BootPlan plan_boot(const BootOptions& options) {
+BootPlan plan_boot(const BootOptions& options) try {
   const std::string path = last_good_path(options.state_dir);
   const auto last = LastGood::load(path);
   if (!last) return minimal(last.error().message);
   if (*last) return plan_of(**last, path);
-  if (has_run(options.state_dir)) return plan_without(options);
+  if (has_run(options.state_dir)) return plan_without(options, path + " is missing");
+  std::error_code ec;
+  if (!std::filesystem::exists(options.state_dir, ec) && says_enforce(options))
+    return plan_without(options, options.state_dir + " is missing");
   return nothing("no agent has enforced a policy on this machine yet: it stays open");
+} catch (const std::exception& error) {
+  // Whatever is wrong, it is no reason to leave the machine open.
+  return minimal(std::string("what was in force last cannot be made out: ") + error.what());
 }
 
 Result<void> boot(const BootOptions& options) {
@@ -115,8 +132,11 @@ Result<void> boot(const BootOptions& options) {
   if (!table) return std::unexpected(std::move(table.error()));
   if (options.off) return remove(*table);
   const auto in_force = agent_in_force(options.bpffs_dir);
-  if (!in_force) return std::unexpected(in_force.error());
-  if (*in_force) {
+  // Not known is closed: beside a policy in force the table costs the names, until the next agent.
+  if (!in_force)
+    spdlog::error("whether an agent's policy is in force is not known: {}",
+                  in_force.error().message);
+  if (in_force.value_or(false)) {
     spdlog::info("an agent's policy is in force already: nothing to do");
     return {};
   }

@@ -29,7 +29,8 @@ struct BootPlan {
 };
 
 // Reads the last good policy (daemon/last_good.h). Without one: the policy file, if an agent has
-// run on this machine; if not, nothing.
+// run on this machine, or if the state directory is missing and the file says `mode: enforce`; if
+// not, nothing.
 BootPlan plan_boot(const BootOptions& options);
 
 // `egressd boot`: puts the plan in force as enforce::BootTable, says on standard error what it did

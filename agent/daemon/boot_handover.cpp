@@ -43,12 +43,20 @@ void DaemonImpl::keep_last_good() {
       .text = *policy_text_};
   const std::string text = last.to_text();
   const std::string sum = fingerprint(text);
-  if (sum == last_good_written_) return;
-  if (auto r = write_file_atomically(last_good_path(options_.state_dir), text); !r) {
-    spdlog::error("the policy is in force, but is not kept for the next boot: {}",
-                  r.error().message);
+  if (sum == last_good_written_) {
+    last_good_error_.clear();
     return;
   }
+  if (auto r = write_file_atomically(last_good_path(options_.state_dir), text); !r) {
+    const bool again = !last_good_error_.empty();
+    last_good_error_ =
+        "the policy is in force, but is not kept for the next boot, which closes the machine with "
+        "an older one or none: mend the disk, it is tried again: " +
+        r.error().message;
+    if (!again) spdlog::error("{}", last_good_error_);
+    return;
+  }
+  last_good_error_.clear();
   last_good_written_ = sum;
 }
 

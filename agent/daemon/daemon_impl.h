@@ -191,6 +191,7 @@ class DaemonImpl final : public Daemon {
   std::unique_ptr<enforce::Backend> backend_;
   std::optional<enforce::BootTable> boot_table_;  // in force until this agent is
   std::string last_good_written_;                 // fingerprint of what this agent wrote last
+  std::string last_good_error_;                   // why it could not be written; empty: it was
   std::unique_ptr<NameIds> ids_;
   policy::Policy policy_;
   std::chrono::system_clock::time_point started_at_ = std::chrono::system_clock::now();

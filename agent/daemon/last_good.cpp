@@ -1,12 +1,15 @@
 #include "daemon/last_good.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
 #include <cerrno>
-#include <charconv>
-#include <fstream>
-#include <iterator>
 #include <string_view>
 #include <utility>
 
+#include "base/unique_fd.h"
 #include "daemon/status.h"
 
 namespace egressd::daemon {
@@ -92,15 +95,22 @@ Result<LastGood> LastGood::parse(std::string_view text) {
   return found;
 }
 
+// By hand: a stream's iterator throws where the disk fails, and a machine would stay open for that.
 Result<std::optional<LastGood>> LastGood::load(const std::string& path) {
-  errno = 0;
-  std::ifstream in(path, std::ios::binary);
-  if (!in) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) {
     if (errno == ENOENT) return std::nullopt;
     return std::unexpected(Error::from_errno("open " + path));
   }
-  const std::string text(std::istreambuf_iterator<char>(in), {});
-  if (in.bad()) return std::unexpected(Error::from_errno("read " + path));
+  std::string text;
+  std::array<char, 16384> part{};
+  for (;;) {
+    const ssize_t n = ::read(file.get(), part.data(), part.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return std::unexpected(Error::from_errno("read " + path));
+    if (n == 0) break;
+    text.append(part.data(), static_cast<std::size_t>(n));
+  }
   auto found = parse(text);
   if (!found) return std::unexpected(std::move(found.error()).context(path));
   return std::move(*found);

@@ -204,6 +204,7 @@ std::vector<enforce::LearnedAddress> DaemonImpl::still_meant(
 void DaemonImpl::sweep() {
   follow_resolv_conf();  // should a change have gone unseen, or not have been possible
   follow_policy_file();
+  if (!last_good_error_.empty()) keep_last_good();
   if (forwards_all() && !dns_proxy_->error().empty()) (void)follow_dns_mode();
   const BootTime now = clock_.now();
   if (auto r = backend_->expire(now - kRememberExpired); !r) spdlog::error("{}", r.error().message);

@@ -1,5 +1,7 @@
 #include "enforce/boot_table.h"
 
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -64,7 +66,32 @@ void add_platform(nft::Batch& batch) {
   for_root(kMetadata, 80);
 }
 
-void add_hook_rules(nft::Batch& batch, BootTable::Besides besides) {
+// Nothing reads questions while it is in force, and whatever is asked can carry data away: where
+// the policy filters names only root asks the resolvers, the agent among it, and nobody through
+// here.
+void add_resolvers_for_root(nft::Batch& batch, const std::vector<net::IpAddress>& resolvers) {
+  constexpr std::uint16_t kDns = 53;
+  for (const net::IpAddress& resolver : resolvers) {
+    const auto& bytes = resolver.bytes();
+    Rule rule;
+    if (resolver.is_v4()) {
+      std::uint32_t address = 0;
+      for (std::size_t i = 12; i < bytes.size(); ++i) address = address << 8 | bytes[i];
+      rule = Rule().to_prefix4(address);
+    } else {
+      rule = Rule().to_prefix6(resolver.to_string(), sizeof(in6_addr));
+    }
+    batch.add_rule(frame::kOutput, std::move(rule)
+                                       .protocol_in("tcpudp")
+                                       .port(kDns, kDns)
+                                       .user(0)
+                                       .counter("resolver")
+                                       .accept());
+  }
+}
+
+void add_hook_rules(nft::Batch& batch, BootTable::Besides besides,
+                    const std::vector<net::IpAddress>& for_root) {
   // Nobody tells this table the host's addresses: the kernel is asked. A source of another would
   // make a question from outside of what is sent here, and its answer pass.
   batch.add_rule(frame::kOutput,
@@ -72,6 +99,7 @@ void add_hook_rules(nft::Batch& batch, BootTable::Besides besides) {
   for (const char* hook : {frame::kOutput, frame::kForward})
     batch.add_rule(hook, Rule().family_in(open_set().name).counter("audit").accept());
   if (besides == BootTable::Besides::AzurePlatform) add_platform(batch);
+  add_resolvers_for_root(batch, for_root);
   batch.add_rule(frame::kOutput, Rule().jump("judge"));
   // Nor does it know which interface leads outside: what comes in and is forwarded is judged.
   batch.add_rule(frame::kForward, Rule().reply_direction().source_is_that_way().jump("answer"));
@@ -116,6 +144,8 @@ Result<void> BootTable::load(RuleSet rules, const std::string& state_dir, Beside
   const auto there = is_there();
   if (!there) return std::unexpected(there.error());
 
+  std::vector<net::IpAddress> for_root;
+  if (rules.dns.filter == RuleSet::Dns::Filter::Enforce) for_root.swap(rules.dns.resolvers);
   const NftRules judged(rules);
   const frame::Scope whole_host;
   nft::Batch batch(kName);
@@ -130,7 +160,7 @@ Result<void> BootTable::load(RuleSet rules, const std::string& state_dir, Beside
   for (const std::string& chain : judged.chains()) batch.add_chain({.name = chain});
   judged.add_to(batch);
   frame::add_hooks(batch, whole_host);
-  add_hook_rules(batch, besides);
+  add_hook_rules(batch, besides, for_root);
   return connection_->commit(batch);
 }
 

@@ -31,8 +31,9 @@ class BootTable {
   enum class Besides : std::uint8_t { Nothing, AzurePlatform };
   // Puts it in force, in place of one that is there, in one step: `rules` as the nft engine judges
   // them, for all that is sent from here or forwarded. Names are left out: at boot none has an
-  // address. Answers to what others began pass, also on connections of before. `state_dir`: whose
-  // agent takes over.
+  // address; nor is a question judged by its name: where `rules.dns` enforces the filter only root
+  // asks its resolvers, and none is asked through here. Answers to what others began pass, also on
+  // connections of before. `state_dir`: whose agent takes over.
   Result<void> load(RuleSet rules, const std::string& state_dir, Besides besides);
   Result<bool> is_there();
   // The state directory it was loaded for; none if it is not there.

@@ -43,6 +43,14 @@ unit='egressd-boot.service'
 has DefaultDependencies=no
 has Type=oneshot
 has RemainAfterExit=yes
+has Restart=on-failure
+has StartLimitBurst=5
 has 'Before=network-pre.target sysinit.target cloud-init-local.service egressd.service'
+has After=local-fs.target
+has 'After=nftables.service netfilter-persistent.service ufw.service'
+# A disk that does not come must not keep it from closing the machine.
+if grep -nE '^(Requires|RequiresMountsFor|Requisite|BindsTo)=' "deploy/systemd/$unit"; then
+  complain "$unit: requires something"
+fi
 has WantedBy=sysinit.target
 ((!bad))

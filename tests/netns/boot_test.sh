@@ -118,6 +118,10 @@ for address in 198.51.100.9 2001:db8:b::9; do
 done
 refused "a name has no address yet" default_deny ECONNREFUSED host tcp 198.51.100.7 22
 refused "DNS of the servers trusted last is answered" default_deny ECONNREFUSED host resolve allowed.example 22 -4
+before=$(counted resolver)
+host udp "$DNS4" 53 >/dev/null 2>&1 || true
+check "… and asked by root" test "$(counted resolver)" -gt "$before"
+refused "… not by others, as nobody reads what they ask" dns_server_not_allowed EPERM nobody udp "$DNS4" 53
 refused "any other DNS" dns_server_not_allowed EPERM host udp 198.51.100.9 53
 for probe in "tcp $CLIENT4 9000" "udp $CLIENT4 9001" "tcp $CLIENT6 9000"; do
   # shellcheck disable=SC2086 # words
@@ -194,6 +198,15 @@ for backend in nft bpf; do
 done
 passes "detached" host tcp 198.51.100.9 22
 
+# A part that cannot be removed does not keep the others in force.
+boot
+unprivileged() { on_client setpriv --bounding-set -net_admin --inh-caps -net_admin "$@"; }
+line=$(unprivileged "$EGRESSCTL" detach --bpffs "$SANDBOX_BPFFS" 2>&1) && line="ended with 0: $line"
+check "detach that may not remove the table says so: $line" grep -q "^egressctl: not everything could be removed" <<<"$line"
+line=$(unprivileged "$EGRESSCTL" close --bpffs "$SANDBOX_BPFFS" 2>&1) && line="ended with 0: $line"
+check "so does close: $line" grep -q "^egressctl: table inet egressd_boot, if it is there" <<<"$line"
+check "… the table is as it was" there
+
 # An agent for one command has a state directory of its own.
 boot
 check "egressctl exec" on_client "$EGRESSCTL" exec --egressd "$EGRESSD" --policy "$POLICY" -- true
@@ -265,11 +278,12 @@ passes "… opens" host tcp 198.51.100.9 22
 
 # --- no file to close it by
 
-for damage in cut flipped other; do
+for damage in cut flipped other directory; do
   case $damage in
     cut) head -c 300 "$SANDBOX_DIR/good" >"$LAST" ;;
     flipped) sed 's/203.0.113.0/203.0.112.0/' "$SANDBOX_DIR/good" >"$LAST" ;;
     other) sed '1s/1$/2/' "$SANDBOX_DIR/good" >"$LAST" ;;
+    directory) rm "$LAST" && mkdir "$LAST" ;;
   esac
   check "a file that is $damage" boot
   check "… is none" boot_said "closed until the agent is in force, but for loopback"
@@ -282,7 +296,8 @@ done
 refused "… nor other ports" default_deny ECONNREFUSED host tcp 168.63.129.16 22
 passes "instance metadata, for root" host tcp 169.254.169.254 80
 refused "… not for others" default_deny ECONNREFUSED nobody tcp 169.254.169.254 80
-passes "the platform's resolver" nobody udp 168.63.129.16 53
+passes "the platform's resolver, for root" host udp 168.63.129.16 53
+refused "… not for others" dns_server_not_allowed EPERM nobody udp 168.63.129.16 53
 passes "a lease is renewed" nobody udp 168.63.129.16 67
 refused "no other resolver" dns_server_not_allowed EPERM host udp "$DNS4" 53
 # A datagram to everyone is answered by nobody: it counts that it leaves.
@@ -310,7 +325,7 @@ boot --off
 
 # --- machines that are not to be closed
 
-rm -f "$LAST" "$STATE"/names "$STATE"/rules
+rm -rf "$LAST" "$STATE"/names "$STATE"/rules
 check "never enforced" boot
 check "… stays open" boot_said "no agent has enforced a policy"
 check "… with no table" gone
@@ -339,6 +354,19 @@ not_kept() { ! kept; }
 check "… is not kept" not_kept
 check "… until it is confirmed" ctl confirm
 check "… then it is" wait_until 2 kept
+# What cannot be written is said, until it is.
+rm "$LAST" && mkdir "$LAST"
+policy
+check "a policy that is in force" ctl reload
+unkept() { [[ $(ctl status) == *"not kept for the next boot"* ]]; }
+check "… but cannot be kept" wait_until 5 unkept
+rmdir "$LAST"
+check "… is, once it can be" ctl reload
+check "… it is there" wait_until 2 test -f "$LAST"
+check "… and no warning is left" bash -c '! grep -q "not kept"' <<<"$(ctl status)"
+sed 's/203.0.113.0/198.51.100.0/' "$POLICY" >"$SANDBOX_DIR/again.yaml"
+mv "$SANDBOX_DIR/again.yaml" "$POLICY"
+check "… as is the next" wait_until 5 kept
 # The file is lost, but an agent has been here.
 stop_egressd
 reboot_kernel
@@ -348,6 +376,22 @@ check "… then the policy file counts" boot_said "last-good is missing"
 refused "… and closes" default_deny ECONNREFUSED host tcp 203.0.113.5 22
 passes "… by its rules" host tcp 198.51.100.9 22
 sed -i 's/^mode: enforce/mode: on/' "$POLICY"
+cp "$POLICY" "$SANDBOX_DIR/broken.yaml"
 check "both are of no use" boot
 check "… then next to nothing is left" boot_said "but for loopback"
+boot --off
+# Its disk has not come.
+mv "$STATE" "$STATE.away"
+check "no state directory, a policy that is not in force" boot
+check "… stays open" boot_said "no agent has enforced a policy"
+sed 's/^mode: on/mode: enforce/' "$SANDBOX_DIR/broken.yaml" >"$POLICY"
+check "no state directory, but a policy to enforce" boot
+check "… which says why" boot_said "/state is missing"
+passes "… closes by its rules" host tcp 198.51.100.9 22
+refused "… and no more" default_deny ECONNREFUSED host tcp 203.0.113.5 22
+echo 'mistake: true' >>"$POLICY"
+check "… one with errors" boot
+check "… leaves next to nothing" boot_said "but for loopback"
+refused "… of its rules" default_deny ECONNREFUSED host tcp 198.51.100.9 22
+mv "$STATE.away" "$STATE"
 finish

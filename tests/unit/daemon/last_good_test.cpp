@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 
@@ -64,4 +65,11 @@ TEST(LastGood, AFileThatIsNotThereIsNoError) {
 }
 
 }  // namespace
+// As a disk that fails: opening says nothing, reading does.
+TEST(LastGood, WhatCannotBeReadIsAnErrorAndNoException) {
+  const auto directory = LastGood::load("/");
+  ASSERT_FALSE(directory);
+  EXPECT_EQ(directory.error().code, EISDIR);
+}
+
 }  // namespace egressd::daemon
