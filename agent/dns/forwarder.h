@@ -50,6 +50,7 @@ class Forwarder {
     std::size_t max_connections_of_client = 64;
     std::size_t max_questions_of_connection = 64;  // more are read when these are answered
     std::size_t max_unsent = 256 << 10;            // bytes for one connection; likewise
+    std::size_t max_unsent_of_all = 8 << 20;       // above, who does not take its answers is closed
   };
 
   // Who asks. `key` is what the bounds are counted by.

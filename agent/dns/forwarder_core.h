@@ -103,6 +103,7 @@ class ForwarderCore final : public Forwarder {
   std::unordered_set<std::string> repeated_;  // questions under way by UDP
   std::unordered_map<std::uint64_t, std::size_t> questions_of_;
   std::unordered_map<std::uint64_t, Stream> streams_;
+  std::shared_ptr<ClientStream::Budget> unsent_ = std::make_shared<ClientStream::Budget>();
   std::unordered_map<std::uint64_t, std::size_t> connections_of_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
