@@ -30,7 +30,10 @@ namespace egressd::dns {
 //
 // Every server has a port of its own here: whoever meant that one gets its answer, and names that
 // only it knows are found. Another one is asked only if it is silent or fails, and none that runs
-// on this machine (Server::local): that might come back here with the same question.
+// on this machine (Server::local): that might come back here with the same question. That there is
+// no such name is believed of another one only when the one meant has had its time.
+//
+// A server in whose name ids are guessed is asked by TCP only for an hour.
 class Forwarder {
  public:
   struct Server {

@@ -42,7 +42,10 @@ ForwarderCore::~ForwarderCore() {
     if (listener.udp) loop_.unwatch(listener.udp.get());
     if (listener.tcp) loop_.unwatch(listener.tcp.get());
   }
-  for (const auto& [number, pending] : pending_) loop_.cancel(pending->timer);
+  for (const auto& [number, pending] : pending_) {
+    loop_.cancel(pending->timer);
+    loop_.cancel(pending->next);
+  }
 }
 
 Result<UniqueFd> ForwarderCore::listen_on(const Server& server, int type, std::uint16_t& port) {

@@ -213,14 +213,60 @@ TEST_F(ForwarderFixture, FailuresOfTheServerArePassedOn) {
   EXPECT_THAT(learned_, IsEmpty());
 }
 
-TEST_F(ForwarderFixture, ASilentServerIsFollowedByTheNextAndAvoidedForAWhile) {
+TEST_F(ForwarderFixture, ASilentServerIsFollowedByTheNextAndForAWhileSooner) {
+  options_.timeout = milliseconds(800);
+  options_.deadline = milliseconds(3000);
   PuppetServer silent(*loop_, [](const Message&, bool) { return std::vector<Message>(); });
   PuppetServer good(*loop_, one_address);
   create({silent.port(), good.port()});
   EXPECT_EQ(answers_in(ask(question(1, "a.test"))), 1);
+  const auto began = std::chrono::steady_clock::now();
   EXPECT_EQ(answers_in(ask(question(2, "b.test"))), 1);
-  EXPECT_THAT(silent.asked, SizeIs(1));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, milliseconds(700));
+  EXPECT_THAT(silent.asked, SizeIs(2));
   EXPECT_THAT(good.asked, SizeIs(2));
+}
+
+TEST_F(ForwarderFixture, WhatOnlyTheServerMeantKnowsIsFoundAfterItKeptSilent) {
+  options_.timeout = milliseconds(600);
+  options_.deadline = milliseconds(3000);
+  PuppetServer inside(*loop_, [](const Message& asked, bool) {
+    if (asked[13] == 's') return std::vector<Message>();
+    return std::vector<Message>{with_addresses(asked, 1)};
+  });
+  PuppetServer outside(*loop_, [](const Message& asked, bool) {
+    return std::vector<Message>{answer_to(asked, 0x8183)};
+  });
+  create({inside.port(), outside.port()});
+  EXPECT_EQ(ask(question(1, "slow.test"))[3] & 15, 3);
+  EXPECT_EQ(answers_in(ask(question(2, "a.test"))), 1);
+  // While the one meant has not had its time, that there is nothing is not believed of another.
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(ask(question(3, "slow.test"))[3] & 15, 3);
+  EXPECT_EQ(ask(question(4, "slow.test"))[3] & 15, 3);
+  EXPECT_GT(std::chrono::steady_clock::now() - began, milliseconds(1100));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, milliseconds(1600));
+}
+
+TEST_F(ForwarderFixture, WhoGuessesIdsIsNotBelievedWhenRightAtLast) {
+  PuppetServer server(*loop_, [](const Message& asked, bool tcp) {
+    std::vector<Message> answers;
+    for (std::uint8_t i = 1; i < 40 && !tcp; ++i) {
+      answers.push_back(with_addresses(asked, 1, 0x01010101));
+      answers.back()[0] ^= i;
+    }
+    answers.push_back(with_addresses(asked, 1, tcp ? 0xcb007101 : 0x01010101));
+    return answers;
+  });
+  create({server.port()});
+  ASSERT_THAT(ask(question(5, "a.test")), Not(IsEmpty()));
+  ASSERT_THAT(learned_, SizeIs(1));
+  EXPECT_THAT(learned_[0].addresses, ElementsAre(ip("203.0.113.1")));
+  // Nor with the next question.
+  ASSERT_THAT(ask(question(6, "b.test")), Not(IsEmpty()));
+  ASSERT_THAT(learned_, SizeIs(2));
+  EXPECT_THAT(learned_[1].addresses, ElementsAre(ip("203.0.113.1")));
+  EXPECT_THAT(server.asked, SizeIs(3));
 }
 
 TEST_F(ForwarderFixture, WithoutAnyAnswerTheClientGetsServfailInTime) {
