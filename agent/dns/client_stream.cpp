@@ -12,6 +12,8 @@ namespace {
 
 // At a time, so that others get their turn.
 constexpr std::size_t kChunk = 16384;
+// Sent bytes are kept so long, rather than moving the rest with each.
+constexpr std::size_t kForgetSent = 65536;
 
 bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
 
@@ -99,15 +101,34 @@ void ClientStream::answer(const Message& message) {
 }
 
 bool ClientStream::send_rest() {
+  bool alive = true;
   while (sent_ < out_.size()) {
     const ssize_t n = ::send(socket_.get(), out_.data() + sent_, out_.size() - sent_, MSG_NOSIGNAL);
-    if (n < 0) return would_block();
+    if (n < 0) {
+      alive = would_block();
+      break;
+    }
     sent_ += static_cast<std::size_t>(n);
+  }
+  forget_sent();
+  return alive && (out_.empty() || budget_->used <= budget_->max);
+}
+
+void ClientStream::forget_sent() {
+  while (whole_ < sent_) {
+    // Single bytes now and then do not hold a connection.
+    const std::size_t size = static_cast<std::size_t>(out_[whole_]) << 8 | out_[whole_ + 1];
+    if (whole_ + 2 + size > sent_) break;
+    whole_ += 2 + size;
     active_ = clock_.now();
   }
-  out_.clear();
-  sent_ = 0;
-  return true;
+  if (sent_ == out_.size() || whole_ >= kForgetSent) {
+    out_.erase(out_.begin(), out_.begin() + static_cast<std::ptrdiff_t>(whole_));
+    sent_ -= whole_;
+    whole_ = 0;
+  }
+  budget_->used += out_.size() - counted_;
+  counted_ = out_.size();
 }
 
 void ClientStream::go_on() {
@@ -139,6 +160,7 @@ void ClientStream::go_on() {
 }
 
 void ClientStream::close() {
+  budget_->used -= std::exchange(counted_, 0);
   loop_.cancel(std::exchange(timer_, 0));
   if (!socket_) return;
   loop_.unwatch(socket_.get());

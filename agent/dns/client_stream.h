@@ -20,7 +20,13 @@ class ClientStream : public std::enable_shared_from_this<ClientStream> {
   struct Limits {
     std::chrono::nanoseconds idle{0};  // without a whole question, and with nothing to answer
     std::size_t max_waiting = 0;       // questions without an answer
-    std::size_t max_unsent = 0;        // bytes; one answer more than that is held
+    std::size_t max_unsent = 0;        // bytes; above, no question is read
+  };
+  // Bytes that all streams hold together. The one whose client leaves an answer untaken when they
+  // are too many is closed.
+  struct Budget {
+    std::size_t max = 0;
+    std::size_t used = 0;
   };
   struct Handler {
     // Each needs one answer(), from inside or later.
@@ -28,8 +34,13 @@ class ClientStream : public std::enable_shared_from_this<ClientStream> {
     std::function<void()> on_closed;  // the last call; not from inside answer()
   };
 
-  ClientStream(EventLoop& loop, UniqueFd socket, Limits limits, Handler handler)
-      : loop_(loop), socket_(std::move(socket)), limits_(limits), handler_(std::move(handler)) {}
+  ClientStream(EventLoop& loop, UniqueFd socket, Limits limits, std::shared_ptr<Budget> budget,
+               Handler handler)
+      : loop_(loop),
+        socket_(std::move(socket)),
+        limits_(limits),
+        budget_(std::move(budget)),
+        handler_(std::move(handler)) {}
   ~ClientStream();
   ClientStream(const ClientStream&) = delete;
   ClientStream& operator=(const ClientStream&) = delete;
@@ -44,6 +55,7 @@ class ClientStream : public std::enable_shared_from_this<ClientStream> {
   bool read();  // false: the connection is over
   void take_whole();
   bool send_rest();  // false: the connection is over
+  void forget_sent();
   // Also closes what is over, and goes on with what waits in in_.
   void go_on();
   void rest();
@@ -56,6 +68,7 @@ class ClientStream : public std::enable_shared_from_this<ClientStream> {
   SystemClock clock_;
   UniqueFd socket_;
   Limits limits_;
+  std::shared_ptr<Budget> budget_;
   Handler handler_;
   EventLoop::TimerId timer_ = 0;
   BootTime active_{0};
@@ -67,6 +80,8 @@ class ClientStream : public std::enable_shared_from_this<ClientStream> {
   Message in_;
   Message out_;
   std::size_t sent_ = 0;
+  std::size_t whole_ = 0;    // of sent_, in whole answers
+  std::size_t counted_ = 0;  // in budget_
 };
 
 }  // namespace egressd::dns

@@ -16,6 +16,9 @@ namespace {
 // RFC 9715: fits every path, so that nothing comes in fragments, which are easy to forge.
 constexpr std::uint16_t kUdpSize = 1232;
 
+// Read at a time, so that others get their turn.
+constexpr int kDatagramsPerRound = 64;
+
 // Once for all: one thread, and nobody keeps it.
 std::array<std::uint8_t, 65536>& receive_buffer() {
   static std::array<std::uint8_t, 65536> buffer;
@@ -68,6 +71,7 @@ Exchange::~Exchange() {
 
 bool Exchange::open(const Target& target) {
   const bool tcp = target.protocol == net::Protocol::Tcp;
+  if (target.wrong != nullptr) wrong_ = target.wrong;
   if (::getrandom(&id_, sizeof(id_), 0) != static_cast<ssize_t>(sizeof(id_))) return false;
   socket_ = UniqueFd(::socket(target.server.is_v4() ? AF_INET : AF_INET6,
                               (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -111,14 +115,20 @@ bool Exchange::open(const Target& target) {
 
 void Exchange::on_udp() {
   auto& buffer = receive_buffer();
-  for (;;) {
+  for (int i = 0; i < kDatagramsPerRound; ++i) {
     const ssize_t n = ::recv(socket_.get(), buffer.data(), buffer.size(), 0);
     if (n < 0) {
       if (!would_block()) finish(std::unexpected(Failure::Unreachable));
       return;
     }
     const std::span message(buffer.data(), static_cast<std::size_t>(n));
-    // A forger who is wrong does not end the wait for the right one.
+    // A forger who is wrong does not end the wait for the right one, but has few guesses.
+    const bool other_id = n < 2 || (message[0] << 8 | message[1]) != id_;
+    if (other_id && *wrong_ < kMaxWrong) ++*wrong_;
+    if (*wrong_ >= kMaxWrong) {
+      finish(std::unexpected(Failure::Guessed));
+      return;
+    }
     if (answers(message, query_, id_)) {
       finish(Message(message.begin(), message.end()));
       return;

@@ -30,8 +30,13 @@ class Exchange {
     net::Protocol protocol = net::Protocol::Udp;
     std::uint32_t mark = 0;  // SO_MARK of the socket; 0: none
     std::chrono::nanoseconds timeout{0};
+    std::uint32_t* wrong =
+        nullptr;  // of this server, counts answers by UDP under another id; outlives it
   };
-  enum class Failure { Silence, Unreachable };
+  // Answers by UDP under another id come from somebody who guesses: after kMaxWrong of them,
+  // over all questions, no answer by UDP is believed.
+  enum class Failure { Silence, Unreachable, Guessed };
+  static constexpr std::uint32_t kMaxWrong = 8;
   using Outcome = std::expected<Message, Failure>;  // the answer under the exchange's own id
   using Callback = std::function<void(Outcome)>;
 
@@ -59,6 +64,8 @@ class Exchange {
   UniqueFd socket_;
   EventLoop::TimerId timer_ = 0;
   std::uint16_t id_ = 0;
+  std::uint32_t own_wrong_ = 0;
+  std::uint32_t* wrong_ = &own_wrong_;
   // TCP: with its length in front.
   Message out_;
   std::size_t sent_ = 0;

@@ -11,9 +11,19 @@ namespace egressd::dns {
 namespace {
 
 constexpr std::size_t kServersPerQuestion = 3;
-// A server that kept silent is asked last for so long.
+// So long after a server kept silent, who means it waits only a moment until another is asked too.
 constexpr std::chrono::seconds kAvoidSilent{5};
+constexpr std::chrono::milliseconds kMoment{300};
+// So long a server is asked by TCP only: eight guesses in an hour at one id of 65536 lead nowhere.
+constexpr std::chrono::hours kGuessed{1};
 constexpr std::uint16_t kClassIn = 1;
+
+// There is no such name, or nothing of that type: others may know better.
+bool says_no(const Message& answer) {
+  const Rcode rcode = rcode_of(answer);
+  return rcode == Rcode::NxDomain ||
+         (rcode == Rcode::NoError && answer[6] == 0 && answer[7] == 0 && !is_truncated(answer));
+}
 
 }  // namespace
 
@@ -68,18 +78,25 @@ void ForwarderCore::on_message(std::span<const std::uint8_t> message, Client cli
   if (!tcp) repeated_.insert(pending->repeats);
   ++questions_of_[client.key];
   const std::uint64_t number = next_++;
-  pending_.emplace(number, std::move(pending));
+  const bool was_silent = listeners_[way.listener].silent_until > clock_.now();
+  Pending& asking = *pending_.emplace(number, std::move(pending)).first->second;
+  if (was_silent)
+    asking.next = loop_.after(std::min(kMoment, options_.timeout), [this, number] {
+      Pending& waits = *pending_.at(number);
+      waits.next = 0;
+      if (!waits.to_ask.empty()) ++counters_.retries;
+      ask_next(number);
+    });
   ask_next(number);
 }
 
 std::vector<std::size_t> ForwarderCore::servers_for(std::size_t listener) const {
-  std::vector<std::size_t> servers;
+  std::vector<std::size_t> servers{listener};  // it alone may know what it is meant for
   std::vector<std::size_t> silent;
   const BootTime now = clock_.now();
   const auto add = [&](std::size_t i) {
     (listeners_[i].silent_until <= now ? servers : silent).push_back(i);
   };
-  add(listener);
   for (std::size_t i = 0; i < options_.servers.size(); ++i)
     if (i != listener && !options_.servers[i].local) add(i);
   servers.insert(servers.end(), silent.begin(), silent.end());
@@ -90,20 +107,32 @@ std::vector<std::size_t> ForwarderCore::servers_for(std::size_t listener) const 
 void ForwarderCore::ask_next(std::uint64_t number) {
   Pending& pending = *pending_.at(number);
   while (!pending.to_ask.empty()) {
-    const std::chrono::nanoseconds left = pending.began + options_.deadline - clock_.now();
+    const BootTime now = clock_.now();
+    const std::chrono::nanoseconds left = pending.began + options_.deadline - now;
     if (left <= std::chrono::nanoseconds(0)) break;
     const std::size_t index = pending.to_ask.front();
     pending.to_ask.pop_front();
     const Server& server = options_.servers[index];
-    const Exchange::Target target{server.address, server.port, pending.asked.client.protocol,
+    Listener& listener = listeners_[index];
+    if (listener.wrong >= Exchange::kMaxWrong && listener.guessed_until <= now) listener.wrong = 0;
+    const Exchange::Target target{server.address,
+                                  server.port,
+                                  listener.wrong != 0 && listener.guessed_until > now
+                                      ? net::Protocol::Tcp
+                                      : pending.asked.client.protocol,
                                   options_.mark,
-                                  std::min<std::chrono::nanoseconds>(options_.timeout, left)};
-    pending.exchange = Exchange::start(loop_, target, pending.query,
-                                       [this, number, index](Exchange::Outcome outcome) {
-                                         on_outcome(number, index, std::move(outcome));
-                                       });
-    if (pending.exchange) return;
+                                  std::min<std::chrono::nanoseconds>(options_.timeout, left),
+                                  &listener.wrong};
+    auto exchange = Exchange::start(loop_, target, pending.query,
+                                    [this, number, index](Exchange::Outcome outcome) {
+                                      on_outcome(number, index, std::move(outcome));
+                                    });
+    if (!exchange) continue;
+    pending.exchanges[index] = std::move(exchange);
+    return;
   }
+  if (!pending.exchanges.empty()) return;  // they may still say something
+  no_more(number);
   if (!pending.last_answer.empty()) {
     pending.answer = std::move(pending.last_answer);
     pending.finished.server = options_.servers[pending.last_server].address;
@@ -114,30 +143,53 @@ void ForwarderCore::ask_next(std::uint64_t number) {
   }
 }
 
+void ForwarderCore::no_more(std::uint64_t number) {
+  Pending& pending = *pending_.at(number);
+  pending.exchanges.clear();
+  loop_.cancel(std::exchange(pending.next, 0));
+}
+
 void ForwarderCore::on_outcome(std::uint64_t number, std::size_t server,
                                Exchange::Outcome outcome) {
   Pending& pending = *pending_.at(number);
-  pending.exchange.reset();
+  pending.exchanges.erase(server);
+  Listener& listener = listeners_[server];
   if (!outcome) {
+    const bool told = server == pending.way.listener && !pending.last_answer.empty() &&
+                      says_no(pending.last_answer);
     if (outcome.error() == Exchange::Failure::Silence) {
-      listeners_[server].silent_until = clock_.now() + kAvoidSilent;
+      listener.silent_until = clock_.now() + kAvoidSilent;
       // The packet may have been lost: once more, when the others have had their turn.
-      if (pending.was_silent.insert(server).second) pending.to_ask.push_back(server);
+      if (pending.was_silent.insert(server).second && !told) pending.to_ask.push_back(server);
+    } else if (outcome.error() == Exchange::Failure::Guessed) {
+      if (listener.guessed_until <= clock_.now()) listener.guessed_until = clock_.now() + kGuessed;
+      pending.to_ask.push_front(server);
+    }
+    if (told && outcome.error() != Exchange::Failure::Guessed) {
+      pending.to_ask.clear();
+      pending.exchanges.clear();
     }
     if (!pending.to_ask.empty()) ++counters_.retries;
     ask_next(number);
     return;
   }
-  listeners_[server].silent_until = BootTime(0);
+  listener.silent_until = BootTime(0);
   const Rcode rcode = rcode_of(*outcome);
-  if (rcode != Rcode::NoError && rcode != Rcode::NxDomain) {
-    pending.last_answer = std::move(*outcome);
-    pending.last_server = server;
-    if (!pending.to_ask.empty()) ++counters_.retries;
-    ask_next(number);
+  const bool no = says_no(*outcome);
+  // That there is nothing is believed of another server only when the one meant had its time.
+  const bool early =
+      no && server != pending.way.listener && pending.exchanges.contains(pending.way.listener);
+  if ((rcode == Rcode::NoError || no) && !early) {
+    no_more(number);
+    on_answer(number, server, std::move(*outcome));
     return;
   }
-  on_answer(number, server, std::move(*outcome));
+  if (no || pending.last_answer.empty() || !says_no(pending.last_answer)) {
+    pending.last_answer = std::move(*outcome);
+    pending.last_server = server;
+  }
+  if (!pending.to_ask.empty()) ++counters_.retries;
+  ask_next(number);
 }
 
 void ForwarderCore::on_answer(std::uint64_t number, std::size_t server, Message message) {
@@ -245,6 +297,7 @@ void ForwarderCore::conclude(std::uint64_t number, const Message& reply) {
   const std::unique_ptr<Pending> pending = std::move(it->second);
   pending_.erase(it);
   loop_.cancel(pending->timer);
+  loop_.cancel(pending->next);
   repeated_.erase(pending->repeats);
   give_back(questions_of_, pending->asked.client.key);
   send(pending->way, pending->asked.client, reply);

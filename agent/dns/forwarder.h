@@ -30,7 +30,10 @@ namespace egressd::dns {
 //
 // Every server has a port of its own here: whoever meant that one gets its answer, and names that
 // only it knows are found. Another one is asked only if it is silent or fails, and none that runs
-// on this machine (Server::local): that might come back here with the same question.
+// on this machine (Server::local): that might come back here with the same question. That there is
+// no such name is believed of another one only when the one meant has had its time.
+//
+// A server in whose name ids are guessed is asked by TCP only for an hour.
 class Forwarder {
  public:
   struct Server {
@@ -50,6 +53,7 @@ class Forwarder {
     std::size_t max_connections_of_client = 64;
     std::size_t max_questions_of_connection = 64;  // more are read when these are answered
     std::size_t max_unsent = 256 << 10;            // bytes for one connection; likewise
+    std::size_t max_unsent_of_all = 8 << 20;       // above, who does not take its answers is closed
   };
 
   // Who asks. `key` is what the bounds are counted by.

@@ -35,14 +35,15 @@ struct ForwardedQuestion {
   std::string repeats;             // key of repeated_
   std::deque<std::size_t> to_ask;  // servers
   std::unordered_set<std::size_t> was_silent;
-  Message last_answer;  // a failure, passed on if nobody knows better
+  EventLoop::TimerId next = 0;  // asks another before the one meant has had its time
+  Message last_answer;          // no record, passed on if nobody knows better
   std::size_t last_server = 0;
   bool learning = false;
   BootTime held_since{0};  // while it is
   Forwarder::Finished finished;
   Message answer;  // while it is learned from
   EventLoop::TimerId timer = 0;
-  std::unique_ptr<Exchange> exchange;
+  std::unordered_map<std::size_t, std::unique_ptr<Exchange>> exchanges;  // by server
 };
 
 // Private to the forwarder: forwarder.cpp holds what becomes of a question, forwarder_listen.cpp
@@ -68,6 +69,8 @@ class ForwarderCore final : public Forwarder {
     UniqueFd tcp;
     std::uint64_t cookie = 0;  // of `udp`
     BootTime silent_until{0};  // the server behind it
+    std::uint32_t wrong = 0;   // answers it cannot have given
+    BootTime guessed_until{0};
   };
   struct Stream {
     std::shared_ptr<ClientStream> stream;
@@ -83,6 +86,7 @@ class ForwarderCore final : public Forwarder {
   void ask_next(std::uint64_t number);
   void on_outcome(std::uint64_t number, std::size_t server, Exchange::Outcome outcome);
   void on_answer(std::uint64_t number, std::size_t server, Message message);
+  void no_more(std::uint64_t number);
   void on_learned(std::uint64_t number, const Result<void>& result);
   void deliver(std::uint64_t number);
   void fail(std::uint64_t number, Finished::How how, std::optional<ExtendedError> why);
@@ -103,6 +107,7 @@ class ForwarderCore final : public Forwarder {
   std::unordered_set<std::string> repeated_;  // questions under way by UDP
   std::unordered_map<std::uint64_t, std::size_t> questions_of_;
   std::unordered_map<std::uint64_t, Stream> streams_;
+  std::shared_ptr<ClientStream::Budget> unsent_ = std::make_shared<ClientStream::Budget>();
   std::unordered_map<std::uint64_t, std::size_t> connections_of_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -42,7 +42,10 @@ ForwarderCore::~ForwarderCore() {
     if (listener.udp) loop_.unwatch(listener.udp.get());
     if (listener.tcp) loop_.unwatch(listener.tcp.get());
   }
-  for (const auto& [number, pending] : pending_) loop_.cancel(pending->timer);
+  for (const auto& [number, pending] : pending_) {
+    loop_.cancel(pending->timer);
+    loop_.cancel(pending->next);
+  }
 }
 
 Result<UniqueFd> ForwarderCore::listen_on(const Server& server, int type, std::uint16_t& port) {
@@ -80,6 +83,7 @@ Result<void> ForwarderCore::open() {
     options_.max_connections = std::min<std::size_t>(options_.max_connections, spare / 4);
     options_.max_questions = std::min<std::size_t>(options_.max_questions, spare / 2);
   }
+  unsent_->max = options_.max_unsent_of_all;
   listeners_.resize(options_.servers.size());
   for (std::size_t i = 0; i < listeners_.size(); ++i) {
     const Server& server = options_.servers[i];
@@ -160,7 +164,7 @@ void ForwarderCore::accept_connections(std::size_t listener) {
         loop_, std::move(fd),
         ClientStream::Limits{options_.idle, options_.max_questions_of_connection,
                              options_.max_unsent},
-        std::move(handler));
+        unsent_, std::move(handler));
     if (!stream->start()) {
       if (connections == 0) connections_of_.erase(client.key);
       ++counters_.connections_refused;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace egressd::dns {
 namespace {
@@ -146,6 +147,8 @@ std::expected<Question, std::string> parse_question(std::span<const std::uint8_t
 std::expected<Reply, std::string> parse_reply(std::span<const std::uint8_t> message,
                                               std::string_view name, RecordType type) {
   if (message.size() < kHeaderSize) return std::unexpected("message shorter than its header");
+  if (message.size() > kMaxAnswerBytes)
+    return std::unexpected("more than " + std::to_string(kMaxAnswerBytes) + " bytes");
   Reader reader(message);
   reader.u16();  // the id has been matched by whoever sent the query
   const std::uint16_t flags = reader.u16();
@@ -153,6 +156,8 @@ std::expected<Reply, std::string> parse_reply(std::span<const std::uint8_t> mess
   const std::uint16_t answers = reader.u16();
   reader.seek(kHeaderSize);
   if ((flags & 0x8000) == 0) return std::unexpected("a query, not an answer");
+  if (answers > kMaxAnswerRecords)
+    return std::unexpected("more than " + std::to_string(kMaxAnswerRecords) + " records");
   if (questions != 1) return std::unexpected("not exactly one question");
   const std::string asked = reader.name();
   const std::uint16_t asked_type = reader.u16();
@@ -203,12 +208,14 @@ std::expected<Reply, std::string> parse_reply(std::span<const std::uint8_t> mess
     reply.ttl = std::min(reply.ttl, it->second.ttl);
     reply.cname_chain.push_back(end);
   }
+  std::unordered_set<net::IpAddress> known;
   for (const AddressRecord& record : records) {
     if (record.owner != end) continue;
     reply.ttl = std::min(reply.ttl, record.ttl);
-    if (std::ranges::find(reply.addresses, record.address) == reply.addresses.end())
-      reply.addresses.push_back(record.address);
+    if (known.insert(record.address).second) reply.addresses.push_back(record.address);
   }
+  if (reply.addresses.size() > kMaxAnswerAddresses)
+    return std::unexpected("more than " + std::to_string(kMaxAnswerAddresses) + " addresses");
   if (reply.addresses.empty()) reply.ttl = 0;
   return reply;
 }

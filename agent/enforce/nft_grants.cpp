@@ -24,7 +24,7 @@ bool same_key(const nft::KeyBytes& a, const nft::KeyBytes& b) {
 }  // namespace
 
 Result<void> NftGrants::load(nft::Connection& connection) {
-  addresses_.clear();
+  clear();
   for (const bool v4 : {true, false}) {
     const nft::Set set = frame::seen(v4, max_learned_);
     auto r = connection.each_element(set.name, [&](const nft::Connection::Listed& listed) {
@@ -39,11 +39,24 @@ Result<void> NftGrants::load(nft::Connection& connection) {
         grant.expires = BootTime(expires);
       }
       if (listed.key.size() >= nft::key_length(set.key))
-        addresses_[nft::address_of(set.key, listed.key)] = grants;
+        store(nft::address_of(set.key, listed.key), grants);
     });
     if (!r) return r;
   }
   return {};
+}
+
+void NftGrants::store(const net::IpAddress& address, const Grants& after) {
+  Grants& there = addresses_[address];
+  for (const Grant& grant : there.span()) {
+    const auto it = by_name_.find(grant.name_id);
+    if (it == by_name_.end()) continue;
+    it->second.erase({grant.expires, address});
+    if (it->second.empty()) by_name_.erase(it);
+  }
+  there = after;
+  for (const Grant& grant : after.span()) by_name_[grant.name_id].emplace(grant.expires, address);
+  if (after.count == 0) addresses_.erase(address);
 }
 
 // Each element once, with the latest end of the names it is there for.
@@ -96,7 +109,17 @@ void NftGrants::change(nft::Batch& batch, const net::IpAddress& address, const G
   if (after.count != 0) add_seen(batch, address, after);
 
   const auto old = wanted(address, before);
-  for (const Ending& ending : wanted(address, after)) {
+  const auto wanted_now = wanted(address, after);
+  // Given up before its end: the kernel would keep it until then.
+  for (const Ending& ending : old) {
+    if (ending.expires <= now || std::ranges::any_of(wanted_now, [&](const Ending& w) {
+          return w.set.name == ending.set.name && same_key(w.key, ending.key);
+        }))
+      continue;
+    batch.make_sure_of_element(ending.set, {.key = ending.key.bytes(), .timeout = milliseconds(1)});
+    batch.delete_element(ending.set, {.key = ending.key.bytes()});
+  }
+  for (const Ending& ending : wanted_now) {
     const auto it = std::ranges::find_if(old, [&](const Ending& o) {
       return o.set.name == ending.set.name && same_key(o.key, ending.key);
     });
@@ -120,24 +143,55 @@ std::size_t NftGrants::learn(nft::Batch& batch, std::span<const LearnedAddress> 
   // One address may come several times, with one name each: it is changed once.
   std::unordered_map<net::IpAddress, Grants> changed;
   std::vector<net::IpAddress> order;
+  const auto to_change = [&](const net::IpAddress& address) -> Grants& {
+    const auto [it, is_new] = changed.try_emplace(address);
+    if (is_new) {
+      order.push_back(address);
+      if (const auto there = addresses_.find(address); there != addresses_.end())
+        it->second = there->second;
+    }
+    return it->second;
+  };
+  // What names hold with what was done so far, and which of theirs ends next.
+  struct Share {
+    std::size_t count = 0;
+    std::set<std::pair<BootTime, net::IpAddress>>::const_iterator next;
+  };
+  std::unordered_map<std::uint32_t, Share> shares;
+  const std::size_t quota = std::max<std::size_t>(max_learned_ / 8, 1);
+  const auto make_room = [&](std::uint32_t name_id) {
+    const auto& held = by_name_[name_id];
+    Share& share = shares.try_emplace(name_id, held.size(), held.begin()).first->second;
+    // Two for one where an agent of before let it have more.
+    int given_up = 0;
+    for (; share.count >= quota && given_up < 2 && share.next != held.end(); ++share.next) {
+      const net::IpAddress& address = share.next->second;
+      if (changed.contains(address)) continue;  // learned anew just now
+      Grants& grants = to_change(address);
+      const auto used = std::span(grants.grants).first(grants.count);
+      const auto rest = std::ranges::remove(used, name_id, &Grant::name_id);
+      grants.count = static_cast<std::uint8_t>(grants.count - rest.size());
+      --share.count;
+      ++given_up;
+    }
+    if (share.count >= quota && given_up == 0) return false;
+    ++share.count;
+    return true;
+  };
   std::size_t no_room = 0;
   for (const LearnedAddress& learned : addresses) {
-    auto it = changed.find(learned.address);
-    if (it == changed.end()) {
-      const auto there = addresses_.find(learned.address);
-      if (there == addresses_.end() && addresses_.size() + order.size() >= max_learned_) {
-        ++no_room;
-        continue;
-      }
-      it = changed.emplace(learned.address, there == addresses_.end() ? Grants{} : there->second)
-               .first;
-      order.push_back(learned.address);
+    if (!changed.contains(learned.address) && !addresses_.contains(learned.address) &&
+        addresses_.size() + order.size() >= max_learned_) {
+      ++no_room;
+      continue;
     }
-    Grants& grants = it->second;
+    Grants& grants = to_change(learned.address);
     const auto used = std::span(grants.grants).first(grants.count);
     const auto same = std::ranges::find(used, learned.name_id, &Grant::name_id);
     if (same != used.end()) {
       same->expires = std::max(same->expires, learned.expires);
+    } else if (!make_room(learned.name_id)) {
+      ++no_room;
     } else if (grants.count < grants.grants.size()) {
       grants.grants[grants.count++] = {learned.name_id, learned.expires};
     } else {
@@ -146,15 +200,16 @@ std::size_t NftGrants::learn(nft::Batch& batch, std::span<const LearnedAddress> 
   }
   for (const net::IpAddress& address : order) {
     const Grants& after = changed.at(address);
-    Grants& there = addresses_[address];
-    if (there.count == after.count &&
-        std::ranges::equal(there.span(), after.span(), [](const Grant& a, const Grant& b) {
+    const auto it = addresses_.find(address);
+    const Grants before = it == addresses_.end() ? Grants{} : it->second;
+    if (before.count == after.count &&
+        std::ranges::equal(before.span(), after.span(), [](const Grant& a, const Grant& b) {
           return a.name_id == b.name_id && a.expires == b.expires;
         }))
       continue;
-    undo_.emplace_back(address, there);
-    change(batch, address, there, after, now);
-    there = after;
+    undo_.emplace_back(address, before);
+    change(batch, address, before, after, now);
+    store(address, after);
   }
   return no_room;
 }
@@ -162,21 +217,19 @@ std::size_t NftGrants::learn(nft::Batch& batch, std::span<const LearnedAddress> 
 std::size_t NftGrants::expire(nft::Batch& batch, BootTime limit, BootTime now) {
   undo_.clear();
   std::size_t freed = 0;
-  for (auto it = addresses_.begin(); it != addresses_.end();) {
+  std::vector<std::pair<net::IpAddress, Grants>> left;
+  for (const auto& [address, grants] : addresses_) {
     Grants after;
-    for (const Grant& grant : it->second.span()) {
+    for (const Grant& grant : grants.span()) {
       if (grant.expires >= limit) after.grants[after.count++] = grant;
     }
-    if (after.count == it->second.count) {
-      ++it;
-      continue;
-    }
-    freed += it->second.count - std::size_t{after.count};
-    undo_.emplace_back(it->first, it->second);
-    change(batch, it->first, it->second, after, now);
-    it->second = after;
-    it = after.count == 0 ? addresses_.erase(it) : std::next(it);
+    if (after.count == grants.count) continue;
+    freed += grants.count - std::size_t{after.count};
+    undo_.emplace_back(address, grants);
+    change(batch, address, grants, after, now);
+    left.emplace_back(address, after);
   }
+  for (const auto& [address, after] : left) store(address, after);
   return freed;
 }
 
@@ -211,12 +264,7 @@ void NftGrants::refill(nft::Batch& batch, const std::map<std::uint32_t, NameForm
 }
 
 void NftGrants::take_back() {
-  for (auto& [address, grants] : undo_) {
-    if (grants.count == 0)
-      addresses_.erase(address);
-    else
-      addresses_[address] = grants;
-  }
+  for (const auto& [address, grants] : undo_) store(address, grants);
   undo_.clear();
 }
 

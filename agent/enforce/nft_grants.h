@@ -3,8 +3,10 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -29,7 +31,8 @@ class NftGrants {
   Result<void> load(nft::Connection& connection);
 
   // Each adds to the batch what makes the sets follow. If the batch is not committed, take_back().
-  // Returns how many had no room.
+  // Returns how many had no room. One name holds an eighth of the room at most: above, what of it
+  // ends first is given up.
   std::size_t learn(nft::Batch& batch, std::span<const LearnedAddress> addresses, BootTime now);
   // Grants that ended before `limit`; returns how many.
   std::size_t expire(nft::Batch& batch, BootTime limit, BootTime now);
@@ -38,7 +41,10 @@ class NftGrants {
   // What refill() leaves out as it outlives rules: what was learned at all. Into sets that are
   // empty.
   void refill_seen(nft::Batch& batch) const;
-  void clear() { addresses_.clear(); }
+  void clear() {
+    addresses_.clear();
+    by_name_.clear();
+  }
   // Undoes the last learn() or expire(), or accepts it.
   void take_back();
   void keep() { undo_.clear(); }
@@ -77,9 +83,14 @@ class NftGrants {
   void change(nft::Batch& batch, const net::IpAddress& address, const Grants& before,
               const Grants& after, BootTime now);
 
+  // Without any grant: forgotten.
+  void store(const net::IpAddress& address, const Grants& after);
+
   std::uint32_t max_learned_;
   std::map<std::uint32_t, NameForm> forms_;  // of the generation in force
   std::unordered_map<net::IpAddress, Grants> addresses_;
+  // What each name holds, by end.
+  std::unordered_map<std::uint32_t, std::set<std::pair<BootTime, net::IpAddress>>> by_name_;
   std::vector<std::pair<net::IpAddress, Grants>> undo_;  // count 0: was not there
 };
 

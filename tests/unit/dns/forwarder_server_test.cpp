@@ -56,7 +56,7 @@ TEST_F(ForwarderWithServers, NamesOfAllKindsAreAnsweredAndLearned) {
 
 TEST_F(ForwarderWithServers, ALargeAnswerComesByTcpAndManyQuestionsOnOneConnection) {
   std::string records;
-  for (int i = 0; i < 500; ++i)
+  for (int i = 0; i < 250; ++i)
     records +=
         "big A 203.0." + std::to_string(113 + i / 250) + "." + std::to_string(i % 250 + 1) + "\n";
   for (int i = 0; i < 50; ++i) records += "n" + std::to_string(i) + " A 198.51.100.1\n";
@@ -74,7 +74,7 @@ TEST_F(ForwarderWithServers, ALargeAnswerComesByTcpAndManyQuestionsOnOneConnecti
   client.send(all);
   const auto got = receive_stream(client, 51);
   ASSERT_THAT(got, SizeIs(51));
-  for (const Message& m : got) EXPECT_EQ(answers_in(m), id_of(m) == 100 ? 500 : 1);
+  for (const Message& m : got) EXPECT_EQ(answers_in(m), id_of(m) == 100 ? 250 : 1);
   EXPECT_THAT(learned_, SizeIs(51));
 }
 

@@ -198,6 +198,25 @@ TEST_F(ForwarderFixture, AMalformedAnswerIsServfail) {
   EXPECT_EQ(forwarder_->counters().bad_answer, 1u);
 }
 
+TEST_F(ForwarderFixture, AnAnswerOfTooManyAddressesIsServfail) {
+  int count = 256;
+  PuppetServer server(*loop_, [&](const Message& asked, bool) {
+    return std::vector<Message>{with_addresses(asked, count)};
+  });
+  create({server.port()});
+  for (const int more : {0, 1}) {
+    count = 256 + more;
+    const TestSocket client = tcp_client();
+    client.send(framed(question(1, "a.test")));
+    const auto got = receive_stream(client, 1);
+    ASSERT_THAT(got, SizeIs(1));
+    EXPECT_EQ(got[0][3] & 15, more == 0 ? 0 : 2);
+    EXPECT_EQ(answers_in(got[0]), more == 0 ? 256 : 0);
+  }
+  ASSERT_THAT(learned_, SizeIs(1));
+  EXPECT_THAT(learned_[0].addresses, SizeIs(256));
+}
+
 TEST_F(ForwarderFixture, FailuresOfTheServerArePassedOn) {
   std::uint16_t rcode = 3;
   PuppetServer server(*loop_, [&](const Message& asked, bool) {
@@ -213,14 +232,60 @@ TEST_F(ForwarderFixture, FailuresOfTheServerArePassedOn) {
   EXPECT_THAT(learned_, IsEmpty());
 }
 
-TEST_F(ForwarderFixture, ASilentServerIsFollowedByTheNextAndAvoidedForAWhile) {
+TEST_F(ForwarderFixture, ASilentServerIsFollowedByTheNextAndForAWhileSooner) {
+  options_.timeout = milliseconds(800);
+  options_.deadline = milliseconds(3000);
   PuppetServer silent(*loop_, [](const Message&, bool) { return std::vector<Message>(); });
   PuppetServer good(*loop_, one_address);
   create({silent.port(), good.port()});
   EXPECT_EQ(answers_in(ask(question(1, "a.test"))), 1);
+  const auto began = std::chrono::steady_clock::now();
   EXPECT_EQ(answers_in(ask(question(2, "b.test"))), 1);
-  EXPECT_THAT(silent.asked, SizeIs(1));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, milliseconds(700));
+  EXPECT_THAT(silent.asked, SizeIs(2));
   EXPECT_THAT(good.asked, SizeIs(2));
+}
+
+TEST_F(ForwarderFixture, WhatOnlyTheServerMeantKnowsIsFoundAfterItKeptSilent) {
+  options_.timeout = milliseconds(600);
+  options_.deadline = milliseconds(3000);
+  PuppetServer inside(*loop_, [](const Message& asked, bool) {
+    if (asked[13] == 's') return std::vector<Message>();
+    return std::vector<Message>{with_addresses(asked, 1)};
+  });
+  PuppetServer outside(*loop_, [](const Message& asked, bool) {
+    return std::vector<Message>{answer_to(asked, 0x8183)};
+  });
+  create({inside.port(), outside.port()});
+  EXPECT_EQ(ask(question(1, "slow.test"))[3] & 15, 3);
+  EXPECT_EQ(answers_in(ask(question(2, "a.test"))), 1);
+  // While the one meant has not had its time, that there is nothing is not believed of another.
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(ask(question(3, "slow.test"))[3] & 15, 3);
+  EXPECT_EQ(ask(question(4, "slow.test"))[3] & 15, 3);
+  EXPECT_GT(std::chrono::steady_clock::now() - began, milliseconds(1100));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, milliseconds(1600));
+}
+
+TEST_F(ForwarderFixture, WhoGuessesIdsIsNotBelievedWhenRightAtLast) {
+  PuppetServer server(*loop_, [](const Message& asked, bool tcp) {
+    std::vector<Message> answers;
+    for (std::uint8_t i = 1; i < 40 && !tcp; ++i) {
+      answers.push_back(with_addresses(asked, 1, 0x01010101));
+      answers.back()[0] ^= i;
+    }
+    answers.push_back(with_addresses(asked, 1, tcp ? 0xcb007101 : 0x01010101));
+    return answers;
+  });
+  create({server.port()});
+  ASSERT_THAT(ask(question(5, "a.test")), Not(IsEmpty()));
+  ASSERT_THAT(learned_, SizeIs(1));
+  EXPECT_THAT(learned_[0].addresses, ElementsAre(ip("203.0.113.1")));
+  // Nor with the next question.
+  ASSERT_THAT(ask(question(6, "b.test")), Not(IsEmpty()));
+  ASSERT_THAT(learned_, SizeIs(2));
+  EXPECT_THAT(learned_[1].addresses, ElementsAre(ip("203.0.113.1")));
+  EXPECT_THAT(server.asked, SizeIs(3));
 }
 
 TEST_F(ForwarderFixture, WithoutAnyAnswerTheClientGetsServfailInTime) {
@@ -258,16 +323,15 @@ TEST_F(ForwarderFixture, ATruncatedAnswerComesWithoutAddressesAndTeachesNothing)
   EXPECT_EQ(reply[2] & 2, 2);
   EXPECT_EQ(answers_in(reply), 0);
   EXPECT_THAT(learned_, IsEmpty());
-  // By TCP it is as large as a message can be.
+  // By TCP it is as large as a message can be; of another type, as of addresses it would be too
+  // many.
   const TestSocket client = tcp_client();
-  client.send(framed(question(6, "a.test")));
+  client.send(framed(question(6, "a.test", 16)));
   const auto got = receive_stream(client, 1);
   ASSERT_THAT(got, SizeIs(1));
   EXPECT_EQ(id_of(got[0]), 6);
   EXPECT_EQ(answers_in(got[0]), 4000);
   EXPECT_GT(got[0].size(), 60000u);
-  ASSERT_THAT(learned_, SizeIs(1));
-  EXPECT_THAT(learned_[0].addresses, SizeIs(4000));
 }
 
 TEST_F(ForwarderFixture, AnAnswerTooLargeForTheClientIsTruncated) {
@@ -337,7 +401,7 @@ TEST_F(ForwarderFixture, WhoAsksWithoutReadingIsNotReadEither) {
   ::setsockopt(client.fd.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
   Message many;
   for (std::uint16_t i = 0; i < 2000; ++i) {
-    const Message one = framed(question(i, "a.test"));
+    const Message one = framed(question(i, "a.test", 16));
     many.insert(many.end(), one.begin(), one.end());
   }
   ::send(client.fd.get(), many.data(), many.size(), MSG_NOSIGNAL);
