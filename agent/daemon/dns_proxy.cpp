@@ -17,6 +17,7 @@ namespace egressd::daemon {
 namespace {
 
 constexpr std::uint16_t kDnsPort = 53;
+constexpr std::chrono::seconds kMaxRetryAfter{60};
 
 // A server on this machine can have its address bound.
 bool is_local(const net::IpAddress& address) {
@@ -48,11 +49,25 @@ enforce::RuleSet::Dns::Forwarder DnsProxy::own_questions() {
   return {.mark = kOwnQuestionMark, .uid = ::geteuid()};
 }
 
+DnsProxy::~DnsProxy() { loop_.cancel(retry_); }
+
 Result<void> DnsProxy::follow(const std::vector<net::IpAddress>& servers) {
-  if (is_active() && servers == servers_) return {};
+  loop_.cancel(std::exchange(retry_, 0));
+  if (is_active() && servers == servers_) {
+    error_.clear();
+    return {};
+  }
   auto r = start(servers);
-  if (!r) end();
   error_ = r ? "" : r.error().message;
+  if (r) {
+    retry_after_ = std::chrono::seconds(1);
+  } else {
+    retry_ = loop_.after(retry_after_, [this, servers] {
+      retry_ = 0;
+      (void)follow(servers);
+    });
+    retry_after_ = std::min(2 * retry_after_, kMaxRetryAfter);
+  }
   return r;
 }
 
@@ -68,35 +83,38 @@ Result<void> DnsProxy::start(const std::vector<net::IpAddress>& servers) {
     options.servers.push_back({server, kDnsPort, is_local(server)});
   auto forwarder = dns::Forwarder::create(loop_, std::move(options), callbacks_);
   if (!forwarder) return std::unexpected(std::move(forwarder.error()));
-  std::unique_ptr<nft::Redirect> redirect = std::move(redirect_);
-  if (!redirect) {
-    auto opened = nft::Redirect::open("egressd-dns");
-    if (!opened) return std::unexpected(std::move(opened.error()));
-    redirect = std::move(*opened);
-  }
-  // Questions under way in a forwarder of before are asked again by who asked.
-  std::swap(forwarder_, *forwarder);
-  servers_ = servers;
-  const auto what = redirection();
+  const auto what = redirection(**forwarder);
   if (!what) return std::unexpected(what.error());
-  if (auto r = redirect->set(*what); !r) return r;
-  redirect_ = std::move(redirect);
+  // What is in force stays so until the new one is.
+  std::unique_ptr<nft::Redirect> opened;
+  if (!redirect_) {
+    auto r = nft::Redirect::open("egressd-dns");
+    if (!r) return std::unexpected(std::move(r.error()));
+    opened = std::move(*r);
+  }
+  if (auto r = (opened ? opened : redirect_)->set(*what); !r) return r;
+  if (opened) redirect_ = std::move(opened);
+  // Questions under way in a forwarder of before are asked again by who asked.
+  forwarder_ = std::move(*forwarder);
+  servers_ = servers;
   return {};
 }
 
 void DnsProxy::end() {
+  loop_.cancel(std::exchange(retry_, 0));
+  retry_after_ = std::chrono::seconds(1);
   redirect_.reset();  // first: nobody is sent to a closed port
   forwarder_.reset();
   servers_.clear();
   error_.clear();
 }
 
-Result<nft::Redirect::What> DnsProxy::redirection() const {
+Result<nft::Redirect::What> DnsProxy::redirection(const dns::Forwarder& forwarder) const {
   nft::Redirect::What what;
   const auto own = own_questions();
   what.mark = own.mark;
   what.uid = own.uid;
-  for (const dns::Forwarder::Port& port : forwarder_->ports())
+  for (const dns::Forwarder::Port& port : forwarder.ports())
     what.ways.push_back({port.server, port.udp, port.tcp});
   std::error_code ec;
   const auto below = std::filesystem::relative(cgroup_path_, cgroup2_mount_, ec);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,14 +26,17 @@ class DnsProxy {
   // `callbacks.identify` is this object's own. Everything must outlive it.
   DnsProxy(EventLoop& loop, dns::Forwarder::Callbacks callbacks, std::string cgroup_path,
            std::string cgroup2_mount);
+  ~DnsProxy();
+  DnsProxy(const DnsProxy&) = delete;
+  DnsProxy& operator=(const DnsProxy&) = delete;
 
   // Who asks for everybody.
   static enforce::RuleSet::Dns::Forwarder own_questions();
   // As many descriptors as this process may have: before confine().
   static void raise_limits();
 
-  // From now on questions to these servers are redirected. On error, also told by error(), none
-  // are.
+  // From now on questions to these servers are redirected. On error, also told by error(), those
+  // of before are, if any; it is tried again by and by.
   Result<void> follow(const std::vector<net::IpAddress>& servers);
   // None are any more.
   void end();
@@ -44,7 +48,7 @@ class DnsProxy {
 
  private:
   Result<void> start(const std::vector<net::IpAddress>& servers);
-  Result<nft::Redirect::What> redirection() const;
+  Result<nft::Redirect::What> redirection(const dns::Forwarder& forwarder) const;
   void identify(dns::Forwarder::Client& client);
 
   EventLoop& loop_;
@@ -52,6 +56,8 @@ class DnsProxy {
   std::string cgroup_path_;
   std::string cgroup2_mount_;
   std::vector<net::IpAddress> servers_;
+  EventLoop::TimerId retry_ = 0;
+  std::chrono::seconds retry_after_{1};
   std::unique_ptr<SocketOwners> owners_;
   std::unique_ptr<dns::Forwarder> forwarder_;
   std::unique_ptr<nft::Redirect> redirect_;

@@ -64,6 +64,8 @@ Result<void> DaemonImpl::follow_dns_mode() {
 }
 
 const char* DaemonImpl::without_forwarder() const {
+  if (dns_proxy_ && dns_proxy_->is_active())
+    return "only DNS questions to the servers of before go through this agent";
   return forwards_all() ? "DNS questions do not reach the agent, so nobody gets an answer by name"
                         : "dns.mode proxy is not in force, DNS is learned from in the kernel";
 }
@@ -73,9 +75,9 @@ void DaemonImpl::add_forwarder(StatusReport& report) const {
   if (report.dns_proxy) {
     report.forwarded = dns_proxy_->forwarder()->counters();
     report.forwarded_under_way = dns_proxy_->forwarder()->under_way();
-  } else if (dns_proxy_ && !dns_proxy_->error().empty()) {
-    report.warnings.push_back(without_forwarder() + (": " + dns_proxy_->error()));
   }
+  if (dns_proxy_ && !dns_proxy_->error().empty())
+    report.warnings.push_back(without_forwarder() + (": " + dns_proxy_->error()));
   for (std::size_t i = 0; i < judged_.reasons.size(); ++i)
     report.counters.reasons[i] += judged_.reasons[i];
   for (std::size_t i = 0; i < judged_.dns.size(); ++i) report.counters.dns[i] += judged_.dns[i];

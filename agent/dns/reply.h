@@ -25,10 +25,9 @@ struct Question {
 // The first question of a message, query or response.
 std::expected<Question, std::string> parse_question(std::span<const std::uint8_t> message);
 
-// What is learned from, as the kernel programs have it: an answer with more is malformed.
-inline constexpr std::size_t kMaxAnswerBytes = 8192;
-inline constexpr std::size_t kMaxAnswerRecords = 320;
-inline constexpr std::size_t kMaxAnswerAddresses = 256;
+// An answer with more is malformed: what is learned from one name costs room and time of all.
+inline constexpr std::size_t kMaxAnswerRecords = 1088;
+inline constexpr std::size_t kMaxAnswerAddresses = 1024;
 
 // What the answer section of one message says about one name.
 struct Reply {

@@ -17,6 +17,9 @@ static_assert(EGRESSD_MAX_GRANTS * kPacked <= nft::kUserDataMax);
 // still there is not known.
 constexpr BootTime kUnsure = std::chrono::seconds(2);
 
+// One answer of many addresses fits, however little room there is.
+constexpr std::size_t kLeastQuota = 1024;
+
 bool same_key(const nft::KeyBytes& a, const nft::KeyBytes& b) {
   return std::ranges::equal(a.bytes(), b.bytes());
 }
@@ -158,7 +161,7 @@ std::size_t NftGrants::learn(nft::Batch& batch, std::span<const LearnedAddress> 
     std::set<std::pair<BootTime, net::IpAddress>>::const_iterator next;
   };
   std::unordered_map<std::uint32_t, Share> shares;
-  const std::size_t quota = std::max<std::size_t>(max_learned_ / 8, 1);
+  const std::size_t quota = std::max<std::size_t>(max_learned_ / 8, kLeastQuota);
   const auto make_room = [&](std::uint32_t name_id) {
     const auto& held = by_name_[name_id];
     Share& share = shares.try_emplace(name_id, held.size(), held.begin()).first->second;

@@ -199,22 +199,22 @@ TEST_F(ForwarderFixture, AMalformedAnswerIsServfail) {
 }
 
 TEST_F(ForwarderFixture, AnAnswerOfTooManyAddressesIsServfail) {
-  int count = 256;
+  int count = 1024;
   PuppetServer server(*loop_, [&](const Message& asked, bool) {
     return std::vector<Message>{with_addresses(asked, count)};
   });
   create({server.port()});
   for (const int more : {0, 1}) {
-    count = 256 + more;
+    count = 1024 + more;
     const TestSocket client = tcp_client();
     client.send(framed(question(1, "a.test")));
     const auto got = receive_stream(client, 1);
     ASSERT_THAT(got, SizeIs(1));
     EXPECT_EQ(got[0][3] & 15, more == 0 ? 0 : 2);
-    EXPECT_EQ(answers_in(got[0]), more == 0 ? 256 : 0);
+    EXPECT_EQ(answers_in(got[0]), more == 0 ? 1024 : 0);
   }
   ASSERT_THAT(learned_, SizeIs(1));
-  EXPECT_THAT(learned_[0].addresses, SizeIs(256));
+  EXPECT_THAT(learned_[0].addresses, SizeIs(1024));
 }
 
 TEST_F(ForwarderFixture, FailuresOfTheServerArePassedOn) {
