@@ -369,9 +369,11 @@ Result<void> NftBackend::learn(std::span<const LearnedAddress> addresses) {
     if (tries == 3 || (r.error().code != ENOENT && r.error().code != EEXIST)) return r;
   }
   if (no_room != 0)
-    return std::unexpected(Error::of(std::to_string(no_room) + " address(es) not learned: " +
-                                     std::to_string(options_.max_learned) +
-                                     " are held already; raise --max-learned"));
+    return std::unexpected(
+        Error::of(std::to_string(no_room) +
+                  " address(es) not learned: " + std::to_string(options_.max_learned) +
+                  " are held already, or the room of their names is taken by others of "
+                  "this answer; raise --max-learned"));
   return {};
 }
 

@@ -161,7 +161,7 @@ TEST_F(NftBackendTest, NoRoomIsSaidAndTheRestIsLearned) {
   ASSERT_TRUE(backend->apply(rules));
   std::vector<LearnedAddress> many;
   for (std::uint32_t i = 0; i < 4100; ++i)
-    many.push_back({net::IpAddress::v4(0x0a000000 + i), 1, SystemClock().now() + 100s});
+    many.push_back({net::IpAddress::v4(0x0a000000 + i), 1 + i % 5, SystemClock().now() + 100s});
   const auto r = backend->learn(many);
   ASSERT_FALSE(r);
   EXPECT_NE(r.error().message.find("4 address(es) not learned"), std::string::npos)
@@ -170,6 +170,30 @@ TEST_F(NftBackendTest, NoRoomIsSaidAndTheRestIsLearned) {
   ASSERT_TRUE(backend->forget_learned());
   EXPECT_TRUE(elements("seen4", nft::Key::Ipv4).empty());
   EXPECT_EQ(*backend->count_learned(), 0u);
+}
+
+TEST_F(NftBackendTest, ANameHoldsNoMoreThanItsShareAndGivesUpTheEarliest) {
+  ASSERT_TRUE(backend->apply(rules));
+  const auto learn_some = [&](std::uint32_t first, std::chrono::seconds time) {
+    std::vector<LearnedAddress> some;
+    for (std::uint32_t i = 0; i < 600; ++i)
+      some.push_back({net::IpAddress::v4(0x0a000000 + first + i), 1, SystemClock().now() + time});
+    return backend->learn(some);
+  };
+  const auto allowing = [&] {
+    return elements("allow4", nft::Key::Flow4).size() + elements("known4", nft::Key::Ipv4).size();
+  };
+  ASSERT_TRUE(learn_some(0, 100s));
+  const std::size_t each = allowing() / 600;
+  ASSERT_GT(each, 0u);
+  ASSERT_TRUE(learn_some(600, 200s));
+  // 1024 at the least. What was given up is gone from the kernel, too.
+  EXPECT_EQ(elements("seen4", nft::Key::Ipv4).size(), 1024u);
+  EXPECT_EQ(allowing(), each * 1024);
+  const auto held = *backend->learned();
+  EXPECT_EQ(std::ranges::count_if(
+                held, [](const auto& l) { return l.expires > SystemClock().now() + 150s; }),
+            600);
 }
 
 TEST_F(NftBackendTest, AWildcardAllowsWhatIsLearnedUnderIt) {
