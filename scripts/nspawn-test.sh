@@ -360,6 +360,8 @@ serve_in_box() { judged egressd_probe listen tcp 2222 >/dev/null & }
 serve_in_box
 answered() { [[ $(in_server "$EGRESSD_PROBE" tcp "$CLIENT4" 2222 2>&1) == ok* ]]; }
 check "no agent: the machine answers who comes in" wait_until 5 answered
+# The machine stops all of its processes when it is powered off: nsenter would stop with this one.
+inside pkill -x egressd_probe
 check "no agent: egressctl open" inside egressctl open --for 10m --reason "no agent"
 open_to "no agent, opened"
 check "no agent: egressctl close" inside egressctl close
