@@ -260,7 +260,7 @@ END
   kubectl -n egressd delete pod egressd-last
 ) >/dev/null 2>&1 &
 check "aks.md, Uninstall" guide Uninstall
-check "… no Job came before the last pod was gone" test ! -s too-early
+check "… no Job came before the last pod was gone" test -e too-early -a ! -s too-early
 check "… each node had its Job" test "$(cat job.* | grep -oE 'aks-[12]$' | sort -u | paste -sd' ')" = "aks-1 aks-2"
 check "… the namespace is gone" test -z "$(kubectl get namespace egressd --ignore-not-found)"
 exit "$failed"
